@@ -1,0 +1,64 @@
+"""The one family of errors and warnings.
+
+A `GeosegError` is the user's to mend: its message is one line that says what must hold, what came
+and what to do next; the command line prints it without a traceback. Each also subclasses the
+builtin a library caller would expect. Broken invariants are `assert`s, not errors.
+"""
+
+from __future__ import annotations
+
+
+class GeosegError(Exception):
+    """Base of every error that a user can mend."""
+
+
+class ConfigError(GeosegError, ValueError):
+    """A parameter, config key or combination of options is out of its range."""
+
+
+class InputNotFoundError(GeosegError, FileNotFoundError):
+    """An input path does not exist."""
+
+
+class SceneError(GeosegError, ValueError):
+    """A raster cannot be used as a scene: not a raster, no CRS, no geotransform, too few bands."""
+
+
+class ReadError(GeosegError, OSError):
+    """Pixels of a window could not be read: truncated or corrupt data, a lost connection."""
+
+
+class VectorError(GeosegError, ValueError):
+    """A vector input is unreadable, empty or does not touch the scene."""
+
+
+class ModelError(GeosegError, ValueError):
+    """A model name, weights file or model output does not fit what is asked of it."""
+
+
+class DeviceError(GeosegError, RuntimeError):
+    """The compute device asked for is not there, or its memory does not hold one chip."""
+
+
+class FormatError(GeosegError, ValueError):
+    """A file is not of the format or schema it should have."""
+
+
+class OutputError(GeosegError, OSError):
+    """An output cannot be written: no folder, read-only, unknown extension, disk full."""
+
+
+class MissingExtraError(GeosegError, ImportError):
+    """An optional package is not installed; the message names the extra that brings it."""
+
+
+class GeosegWarning(UserWarning):
+    """Base of every warning geoseg emits."""
+
+
+class ResolutionWarning(GeosegWarning):
+    """The scene's ground resolution is outside the range the model was trained on."""
+
+
+class FormatWarning(GeosegWarning):
+    """The chosen output format loses something."""
