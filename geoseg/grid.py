@@ -8,6 +8,7 @@ and hold no pixels. Imports numpy, affine and pyproj only: no GDAL, no torch.
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
@@ -103,7 +104,9 @@ class Grid:
         """The window that covers the whole grid."""
         return Window(row_off=0, col_off=0, height=self.height, width=self.width)
 
-    def xy(self, rows: ArrayLike, cols: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    def xy(
+        self, rows: ArrayLike, cols: ArrayLike
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return CRS coordinates of pixel-edge positions (rows, cols), elementwise."""
         t = self.transform
         rows, cols = np.asarray(rows, float), np.asarray(cols, float)
@@ -178,10 +181,9 @@ def split_axis(length: int, size_px: int, overlap_px: int) -> list[tuple[int, in
     if length <= size_px:
         return [(0, length, 0, length)]
     starts = [*range(0, length - size_px, size_px - overlap_px), length - size_px]
-    cuts = [0, *((a + size_px + b) // 2 for a, b in zip(starts, starts[1:], strict=False)), length]
+    cuts = [0, *((a + size_px + b) // 2 for a, b in itertools.pairwise(starts)), length]
     return [
-        (start, size_px, lo, hi - lo)
-        for start, lo, hi in zip(starts, cuts, cuts[1:], strict=False)
+        (start, size_px, lo, hi - lo) for start, lo, hi in zip(starts, cuts, cuts[1:], strict=False)
     ]
 
 
@@ -197,9 +199,7 @@ def _pixel_size_m(grid: Grid) -> tuple[float, float]:
     return float(metres[0]), float(metres[1])
 
 
-def _areal_scale(
-    crs: CRS, x: NDArray[np.float64], y: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _areal_scale(crs: CRS, x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return square metres on the ground per square CRS unit at (x, y).
 
     From the ground lengths of two short steps along the axes: exact to the step's curvature for
@@ -208,22 +208,30 @@ def _areal_scale(
     step = 1e-5 if crs.is_geographic else 1.0 / _unit_m(crs)
     shape = np.shape(x)
     x, y = np.ravel(x), np.ravel(y)
-    lon, lat = _to_lonlat(crs, np.r_[x - step, x + step, x, x], np.r_[y, y, y - step, y + step])
+    lon, lat = _to_lonlat(crs, np.r_[x, x + step, x], np.r_[y, y, y + step])
     geod = _geod(crs)
-    (w, e, s, n), (lw, le, ls, ln) = np.split(lon, 4), np.split(lat, 4)
-    az_x, _, d_x = geod.inv(w, lw, e, le)
-    az_y, _, d_y = geod.inv(s, ls, n, ln)
+    (lon, lon_x, lon_y), (lat, lat_x, lat_y) = np.split(lon, 3), np.split(lat, 3)
+    az_x, _, d_x = geod.inv(lon, lat, lon_x, lat_x)
+    az_y, _, d_y = geod.inv(lon, lat, lon_y, lat_y)
     area = np.abs(np.asarray(d_x) * d_y * np.sin(np.radians(np.asarray(az_x) - az_y)))
-    return np.asarray(area / (4 * step * step), float).reshape(shape)
+    return np.asarray(area / (step * step), float).reshape(shape)
 
 
 def _to_lonlat(
     crs: CRS, x: NDArray[np.float64], y: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    if crs.is_geographic:
-        return np.asarray(x, float), np.asarray(y, float)
-    lon, lat = _lonlat_transformer(crs).transform(x, y)
-    return np.asarray(lon, float), np.asarray(lat, float)
+    """Return degrees from the CRS's own prime meridian: lengths do not care which that is."""
+    if not crs.is_geographic:
+        x, y = _lonlat_transformer(crs).transform(x, y)
+    degrees = _degrees_per_unit(crs)
+    return np.asarray(x, float) * degrees, np.asarray(y, float) * degrees
+
+
+@functools.lru_cache(maxsize=32)
+def _degrees_per_unit(crs: CRS) -> float:
+    """Return 1, or 0.9 for CRSs that stand on grads, such as France's old Lambert zones."""
+    axes = (crs.geodetic_crs or crs).axis_info
+    return round(math.degrees(axes[0].unit_conversion_factor), 12) if axes else 1.0
 
 
 @functools.lru_cache(maxsize=32)

@@ -1,0 +1,103 @@
+"""The `geoseg` command: verbs in pipeline order, each in its own module, imported when called.
+
+Exit codes: 0 done, 2 wrong use, 3 done but some chips could not be read, 1 anything else. A user's
+error is one line on stderr, and with `--json` an object on stdout.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+import sys
+import warnings
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import click
+
+from geoseg import __version__
+from geoseg.errors import ConfigError, GeosegError, GeosegWarning, InputNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VERBS = {
+    "run": "Map a scene: GeoTIFF in, footprints out.",
+    "tile": "Cut a scene into 300x300 chips with an index.",
+    "infer": "Run the model over a scene or a folder of chips.",
+    "footprints": "Stitch and polygonize detections.",
+    "export": "Write footprints in another format.",
+    "info": "Describe a scene, a model or a file of ours.",
+    "import-weights": "Turn pickled weights into safetensors, safely.",
+}
+EXIT_USAGE = 2
+EXIT_PARTIAL = 3
+
+
+class _Verbs(click.Group):
+    """Commands by name, imported on use, so that `geoseg --help` needs no libraries."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+        return list(VERBS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in VERBS:
+            return None
+        module = importlib.import_module(f"geoseg.cli.{cmd_name.replace('-', '_')}")
+        command: click.Command = module.command
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Verbs, in pipeline order"):
+            formatter.write_dl(list(VERBS.items()))
+
+
+@click.command(cls=_Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="geoseg")
+def geoseg() -> None:
+    """Aerial GeoTIFFs in, georeferenced building footprints out.
+
+    \b
+    geoseg run scene.tif -o footprints.geojson
+    """
+
+
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line and exit with its code."""
+    words = list(sys.argv[1:] if args is None else args)
+    warnings.simplefilter("ignore")
+    warnings.simplefilter("default", GeosegWarning)
+    warnings.showwarning = _show_warning
+    logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
+    code = 1
+    try:
+        result = geoseg.main(words, prog_name="geoseg", standalone_mode=False)
+        code = result if isinstance(result, int) else 0
+    except click.exceptions.Exit as exit_:
+        code = exit_.exit_code
+    except click.ClickException as error:
+        code = error.exit_code
+        _fail(error.format_message(), code, words, hint=_hint(error))
+    except GeosegError as error:
+        code = EXIT_USAGE if isinstance(error, ConfigError | InputNotFoundError) else 1
+        _fail(str(error), code, words)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted; nothing was written", code, words)
+    except BrokenPipeError:
+        sys.stderr.close()
+    sys.exit(code)
+
+
+def _fail(message: str, code: int, words: list[str], *, hint: str = "") -> None:
+    click.echo(f"geoseg: {message}{hint}", err=True)
+    if "--json" in words:
+        click.echo(json.dumps({"error": message, "exit_code": code}))
+
+
+def _hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f" (see {context.command_path} --help)" if context is not None else ""
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    click.echo(f"warning: {message}", err=True)

@@ -1,0 +1,35 @@
+"""`geoseg infer`: detections of a scene or a folder of chips."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geoseg.cli import options
+
+
+@click.command("infer")
+@click.argument("source")
+@options.output_option
+@options.scene_options
+@options.chip_options
+@options.model_options
+@options.score_option
+@options.config_options
+def command(source: str, output: Path, **parameters: Any) -> int:
+    """Run the model over SOURCE, a scene or a folder of chips; write detections as .parquet."""
+    config = options.make_config(parameters)
+
+    from geoseg.stages.store import check_detections_output
+
+    with options.wrong_use():
+        check_detections_output(output)
+
+    from geoseg.cli.report import TerminalProgress, finish
+    from geoseg.stages.infer import infer
+
+    with TerminalProgress() as progress:
+        tally = infer(source, output, config, progress=progress)
+    return finish(tally, [output], as_json=parameters["as_json"])

@@ -1,0 +1,200 @@
+"""Options that several verbs share, and how they become a `Config`.
+
+A parameter named `section__key` sets that key; None leaves it to the config file or the default.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from geoseg.errors import GeosegError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from geoseg.config import Config
+    from geoseg.stages.export import OutputPlan
+
+F = TypeVar("F", bound="Callable[..., Any]")
+
+
+class Bands(click.ParamType[tuple[int, ...]]):
+    """`1,2,3`."""
+
+    name = "R,G,B"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
+        """Split at commas."""
+        try:
+            return tuple(int(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"must be three band numbers such as 1,2,3; got {value!r}", param, ctx)
+
+
+class Rescale(click.ParamType[Any]):
+    """`auto` or `MIN,MAX`."""
+
+    name = "auto|MIN,MAX"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Split at the comma."""
+        if value == "auto":
+            return value
+        try:
+            low, high = (float(part) for part in str(value).split(","))
+        except ValueError:
+            self.fail(f"must be auto or two numbers such as 0,3000; got {value!r}", param, ctx)
+        return low, high
+
+
+class Gsd(click.ParamType[Any]):
+    """`auto`, `native` or metres."""
+
+    name = "auto|native|METRES"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        """Read a number unless it is a word."""
+        if value in {"auto", "native"}:
+            return value
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"must be auto, native or metres such as 0.3; got {value!r}", param, ctx)
+
+
+def _all(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        for decorator in reversed(decorators):
+            function = decorator(function)
+        return function
+
+    return decorate
+
+
+scene_options = _all(
+    click.option("--bands", "scene__bands", type=Bands(), help="Bands shown to the model [1,2,3]."),
+    click.option(
+        "--rescale",
+        "scene__rescale",
+        type=Rescale(),
+        help="Values that become black and white [auto: uint8 as it is, else 2-98 percentile].",
+    ),
+    click.option(
+        "--gsd",
+        "scene__gsd",
+        type=Gsd(),
+        help="Ground resolution the scene is read at [auto: as it is, clamped to the model's].",
+    ),
+    click.option(
+        "--aoi",
+        "scene__aoi",
+        metavar="FILE",
+        help="Vector file, any CRS: only chips that touch it are mapped.",
+    ),
+)
+chip_options = _all(
+    click.option(
+        "--chip-size", "chips__size_px", type=int, metavar="PX", help="Side of a chip [300]."
+    ),
+    click.option(
+        "--overlap", "chips__overlap_px", type=int, metavar="PX", help="Overlap of chips [60]."
+    ),
+)
+model_options = _all(
+    click.option(
+        "--model",
+        "model__name",
+        metavar="NAME|FILE|MODULE:FACTORY",
+        help="A bundled name, a .safetensors file or an importable factory [maskrcnn_lite0].",
+    ),
+    click.option(
+        "--device", "model__device", metavar="auto|cpu|cuda|mps", help="Where the model runs [auto]."
+    ),
+    click.option(
+        "--batch-size", "model__batch_size", type=int, help="Chips per forward pass [by device]."
+    ),
+)
+score_option = click.option(
+    "--score", "model__score", type=float, help="Least score of a detection, 0 to 1 [0.5]."
+)
+shape_options = _all(
+    click.option(
+        "--tolerance",
+        "polygonize__tolerance_m",
+        type=float,
+        metavar="M",
+        help="Outlines are simplified within this distance [0.1].",
+    ),
+    click.option(
+        "--min-area",
+        "polygonize__min_area_m2",
+        type=float,
+        metavar="M2",
+        help="Smaller footprints are dropped [5].",
+    ),
+)
+config_options = _all(
+    click.option("--config", "config_file", metavar="FILE", help="YAML file of options."),
+    click.option(
+        "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Such as model.score=0.4."
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
+    click.option("-v", "--verbose", is_flag=True, help="Say more on the way."),
+)
+raster_outputs = _all(
+    click.option("--mask", type=click.Path(path_type=Path), help="Also write a mask, a COG."),
+    click.option("--preview", type=click.Path(path_type=Path), help="Also draw a picture, a PNG."),
+)
+mask_kind = click.option(
+    "--mask-kind",
+    type=click.Choice(["ids", "probability"]),
+    default="ids",
+    show_default=True,
+    help="What the mask holds; id N is the N-th footprint of the file.",
+)
+output_option = click.option(
+    "-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to write."
+)
+
+
+def make_config(parameters: dict[str, Any]) -> Config:
+    """Return the config of a call and set how much is logged."""
+    from geoseg.config import load_config
+
+    if parameters.get("verbose"):
+        logging.getLogger("geoseg").setLevel(logging.DEBUG)
+    options = {k.replace("__", "."): v for k, v in parameters.items() if "__" in k}
+    return load_config(
+        parameters.get("config_file"),
+        assignments=parameters.get("assignments", ()),
+        options=options,
+    )
+
+
+def make_plan(parameters: dict[str, Any]) -> OutputPlan:
+    """Return the outputs of a call, checked."""
+    from geoseg.stages.export import OutputPlan
+
+    plan = OutputPlan(
+        vector=parameters["output"],
+        mask=parameters["mask"],
+        mask_kind=parameters.get("mask_kind", "ids"),
+        preview=parameters["preview"],
+    )
+    with wrong_use():
+        plan.check()
+    return plan
+
+
+@contextlib.contextmanager
+def wrong_use() -> Iterator[None]:
+    """Turn errors that a look at the command line shows into exit code 2."""
+    try:
+        yield
+    except GeosegError as error:
+        raise click.UsageError(str(error)) from error

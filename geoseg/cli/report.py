@@ -1,0 +1,97 @@
+"""Progress while a verb runs and the summary when it ends."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from typing import TYPE_CHECKING, Any, Self
+
+import click
+
+from geoseg.cli import EXIT_PARTIAL
+
+if TYPE_CHECKING:
+    from pathlib import Path
+    from types import TracebackType
+
+    from geoseg.stages.base import Tally
+
+LOG_EVERY_S = 10.0
+FAILURES_SHOWN = 10
+
+
+class TerminalProgress:
+    """A bar with rate and time left on a terminal, plain lines elsewhere; a context manager."""
+
+    def __init__(self) -> None:
+        self._bar: Any = None
+        self._stage, self._total, self._done = "", 0, 0
+        self._started = self._logged = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def start(self, stage: str, total: int) -> None:
+        """Begin a stage of `total` chips."""
+        self._stage, self._total, self._done = stage, total, 0
+        self._started = self._logged = time.monotonic()
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            self._bar = tqdm(total=total, desc=stage, unit="chip", dynamic_ncols=True)
+
+    def advance(self, count: int) -> None:
+        """Count chips done."""
+        self._done += count
+        if self._bar is not None:
+            self._bar.update(count)
+        elif count and time.monotonic() - self._logged >= LOG_EVERY_S:
+            self._logged = time.monotonic()
+            rate = self._done / (self._logged - self._started)
+            left = (self._total - self._done) / rate
+            click.echo(
+                f"{self._stage}: {self._done} of {self._total} chips, "
+                f"{rate:.1f} chips/s, {left:.0f} s left",
+                err=True,
+            )
+
+
+def finish(tally: Tally, outputs: list[Path], *, as_json: bool) -> int:
+    """Print the closing summary; return the exit code."""
+    summary = tally.summary()
+    code = EXIT_PARTIAL if tally.failed else 0
+    for name, reason in tally.failed[:FAILURES_SHOWN]:
+        click.echo(f"chip {name} failed: {reason}", err=True)
+    if len(tally.failed) > FAILURES_SHOWN:
+        click.echo(f"... and {len(tally.failed) - FAILURES_SHOWN} more", err=True)
+    if as_json:
+        paths = [str(path) for path in outputs]
+        click.echo(json.dumps({"exit_code": code, "outputs": paths, **summary}))
+    else:
+        click.echo(_text(summary, outputs))
+    return code
+
+
+def _text(summary: dict[str, Any], outputs: list[Path]) -> str:
+    lines = [f"wrote {path}" for path in outputs]
+    if summary["chips"]:
+        line = f"{summary['chips']} chips: {summary['inferred']} done"
+        line += f", {summary['skipped']} without data, {len(summary['failed'])} failed"
+        lines.append(line + (f", {summary['km2']:.3f} km2" if summary["km2"] else ""))
+    counts = [(summary["detections"], "detections"), (summary["footprints"], "footprints")]
+    if any(count for count, _ in counts):
+        lines.append(", ".join(f"{count} {name}" for count, name in counts if count))
+    seconds = ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items())
+    rate = f"; {summary['chips_per_s']:.1f} chips/s" if summary["chips_per_s"] else ""
+    lines.append(f"seconds: {seconds}{rate}")
+    return "\n".join(lines)

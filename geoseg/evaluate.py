@@ -1,0 +1,297 @@
+"""Compare footprints with reference outlines: who found what, and how well it fits.
+
+Frame: both sides are brought to one metric frame, the prediction's own CRS where it is projected,
+else its UTM zone; areas and IoU are measured there. Ratios without a denominator are NaN, never 0.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import geopandas as gpd
+import numpy as np
+import shapely
+
+from geoseg.errors import ConfigError, VectorError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    Ints = NDArray[np.int64]
+    Floats = NDArray[np.float64]
+    Shapes = NDArray[np.object_]
+
+log = logging.getLogger(__name__)
+
+IOU_LEVELS = (0.5, 0.75, 0.95)
+RECALL_POINTS = np.linspace(0, 1, 101)  # COCO's, for interpolated precision
+_EPSILON = 1e-9  # areas of intersections carry rounding errors of about this share
+_POLYGONAL = (3, 6)  # shapely type ids of Polygon and MultiPolygon
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Matches:
+    """Pairs of one prediction and one truth each, by descending score."""
+
+    pred: Ints
+    """(M,) row positions in the prediction."""
+    truth: Ints
+    """(M,) row positions in the truth."""
+    iou: Floats
+    """(M,) intersection over union."""
+
+    def __len__(self) -> int:
+        return len(self.pred)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IouLevel:
+    """What holds when a match needs at least `iou`."""
+
+    iou: float
+    n_matched: int
+    precision: float
+    recall: float
+    f1: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvalResult:
+    """How a set of footprints compares with the truth; NaN where a figure is undefined."""
+
+    n_pred: int
+    n_truth: int
+    levels: tuple[IouLevel, ...]
+    """At IoU .5, .75 and .95, every footprint counted whatever its score."""
+    best_f1: float
+    """Highest F1 at IoU .5 over all score thresholds; NaN without scores."""
+    best_f1_score: float
+    """The score threshold that reaches it."""
+    ap50: float
+    """Average precision at IoU .5, 101 recall points; NaN without scores."""
+    mean_iou: float
+    """Mean IoU of the matches at IoU .5."""
+    area_ratio: float
+    """Area of all footprints over area of all truth, in the metric frame."""
+
+    def at(self, iou: float) -> IouLevel:
+        """Return the figures at one of the IoU levels.
+
+        Raises:
+            ConfigError: The level was not evaluated.
+        """
+        for level in self.levels:
+            if math.isclose(level.iou, iou):
+                return level
+        raise ConfigError(f"iou must be one of {[v.iou for v in self.levels]}, got {iou}")
+
+    def as_dict(self) -> dict[str, float]:
+        """Return all figures by flat names such as `f1@.5`, for tables and JSON."""
+        flat: dict[str, float] = {"n_pred": self.n_pred, "n_truth": self.n_truth}
+        for level in self.levels:
+            name = f"{level.iou:g}".removeprefix("0")
+            for figure in ("n_matched", "precision", "recall", "f1"):
+                flat[f"{figure}@{name}"] = getattr(level, figure)
+        for figure in ("best_f1", "best_f1_score", "ap50", "mean_iou", "area_ratio"):
+            flat[figure] = getattr(self, figure)
+        return flat
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Side:
+    """The polygons of one side that count, in the metric frame."""
+
+    rows: Ints
+    """Their row positions in what the caller gave."""
+    shapes: Shapes
+    scores: Floats | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Pairs:
+    """Every overlapping pair, best first: by score, then by IoU, then by position."""
+
+    pred: Ints
+    truth: Ints
+    iou: Floats
+
+
+def match_footprints(
+    pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame, *, iou: float = 0.5
+) -> Matches:
+    """Match footprints and outlines one to one, the higher score choosing first.
+
+    As COCO does: in order of descending `score`, each footprint takes the free outline it overlaps
+    best, if that reaches `iou`. Among equal scores (all, where there is no `score` column) the pair
+    with the higher IoU goes first, so the rows' order does not matter.
+
+    Args:
+        pred: Footprints in any CRS.
+        truth: Outlines in any CRS; invalid ones are mended, ones that are not areas ignored.
+        iou: Least intersection over union of a match, in (0, 1].
+
+    Returns:
+        The matches.
+
+    Raises:
+        ConfigError: `iou` is out of range.
+        VectorError: A side has no CRS.
+
+    Example:
+        >>> from shapely.geometry import box
+        >>> truth = gpd.GeoDataFrame(geometry=[box(0, 0, 10, 10)], crs="EPSG:32736")
+        >>> pred = gpd.GeoDataFrame(geometry=[box(0, 0, 10, 8)], crs="EPSG:32736")
+        >>> match_footprints(pred, truth).iou.round(3).tolist()
+        [0.8]
+    """
+    if not 0 < iou <= 1:
+        raise ConfigError(f"iou must be in (0, 1], got {iou}")
+    pred_side, truth_side = _sides(pred, truth, within=None)
+    matches = _match(_overlaps(pred_side, truth_side), iou)
+    return Matches(
+        pred=pred_side.rows[matches.pred], truth=truth_side.rows[matches.truth], iou=matches.iou
+    )
+
+
+def evaluate_footprints(
+    pred: gpd.GeoDataFrame,
+    truth: gpd.GeoDataFrame,
+    *,
+    within: shapely.Polygon | shapely.MultiPolygon | None = None,
+) -> EvalResult:
+    """Score footprints against outlines.
+
+    Precision-recall points are taken between distinct scores only, so that ties cannot be ordered
+    in anyone's favour; where no two scores are equal, `ap50` is COCO's.
+
+    Args:
+        pred: Footprints in any CRS; `score` ranks them where the column is there.
+        truth: Outlines in any CRS; invalid ones are mended, ones that are not areas ignored.
+        within: An area in the CRS of `pred`: only what has its centroid inside counts.
+
+    Returns:
+        The figures.
+
+    Raises:
+        VectorError: A side has no CRS.
+
+    Example:
+        >>> from shapely.geometry import box
+        >>> truth = gpd.GeoDataFrame(geometry=[box(0, 0, 10, 10)], crs="EPSG:32736")
+        >>> result = evaluate_footprints(truth.assign(score=0.9), truth)
+        >>> result.at(0.95).f1, result.ap50, result.area_ratio
+        (1.0, 1.0, 1.0)
+    """
+    pred_side, truth_side = _sides(pred, truth, within=within)
+    n_pred, n_truth = len(pred_side.rows), len(truth_side.rows)
+    pairs = _overlaps(pred_side, truth_side)
+    by_level = {iou: _match(pairs, iou) for iou in IOU_LEVELS}
+    loose = by_level[0.5]
+    best_f1, best_f1_score, ap50 = _ranked(pred_side, loose, n_truth)
+    pred_area, truth_area = (float(shapely.area(s.shapes).sum()) for s in (pred_side, truth_side))
+    return EvalResult(
+        n_pred=n_pred,
+        n_truth=n_truth,
+        levels=tuple(_level(iou, len(m), n_pred, n_truth) for iou, m in by_level.items()),
+        best_f1=best_f1,
+        best_f1_score=best_f1_score,
+        ap50=ap50,
+        mean_iou=_ratio(float(loose.iou.sum()), len(loose)),
+        area_ratio=_ratio(pred_area, truth_area),
+    )
+
+
+def _sides(
+    pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame, *, within: shapely.Geometry | None
+) -> tuple[_Side, _Side]:
+    for name, frame in (("footprints", pred), ("truth", truth)):
+        if frame.crs is None:
+            raise VectorError(f"the {name} must have a CRS, got none: set it with .set_crs(...)")
+    crs = _metric_crs(pred, truth)
+    area = None if within is None else gpd.GeoSeries([within], crs=pred.crs).to_crs(crs).iloc[0]
+    return _side(pred, crs, area), _side(truth, crs, area)
+
+
+def _metric_crs(pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> Any:
+    if pred.crs.is_projected:
+        return pred.crs
+    for frame in (pred, truth):
+        if len(frame) and np.isfinite(frame.total_bounds).all():
+            return frame.estimate_utm_crs()
+    return pred.crs  # nothing to measure
+
+
+def _side(frame: gpd.GeoDataFrame, crs: Any, area: shapely.Geometry | None) -> _Side:
+    shapes = frame.geometry.to_crs(crs).to_numpy()
+    shapes = shapely.make_valid(shapes, method="structure", keep_collapsed=False)
+    counts = np.isin(shapely.get_type_id(shapes), _POLYGONAL) & ~shapely.is_empty(shapes)
+    if not counts.all():
+        log.info("%d geometries without an area are ignored", int((~counts).sum()))
+    if area is not None:
+        shapely.prepare(area)
+        counts &= shapely.intersects(area, shapely.centroid(shapes))
+    scores = frame["score"].to_numpy(np.float64)[counts] if "score" in frame.columns else None
+    return _Side(rows=np.flatnonzero(counts), shapes=shapes[counts], scores=scores)
+
+
+def _overlaps(pred: _Side, truth: _Side) -> _Pairs:
+    tree = shapely.STRtree(truth.shapes)
+    p, t = tree.query(pred.shapes, predicate="intersects")
+    shared = shapely.area(shapely.intersection(pred.shapes[p], truth.shapes[t]))
+    union = shapely.area(pred.shapes)[p] + shapely.area(truth.shapes)[t] - shared
+    iou = shared / union
+    scores = np.zeros(len(p)) if pred.scores is None else pred.scores[p]
+    order = np.lexsort((t, p, -iou, -scores))
+    return _Pairs(pred=p[order], truth=t[order], iou=iou[order])
+
+
+def _match(pairs: _Pairs, iou: float) -> Matches:
+    """Take pairs best first while both are free: COCO's greedy rule, ties going to higher IoU."""
+    pred_taken, truth_taken = set[int](), set[int]()
+    kept = []
+    for i in np.flatnonzero(pairs.iou >= iou - _EPSILON).tolist():
+        p, t = int(pairs.pred[i]), int(pairs.truth[i])
+        if p not in pred_taken and t not in truth_taken:
+            pred_taken.add(p)
+            truth_taken.add(t)
+            kept.append(i)
+    return Matches(pred=pairs.pred[kept], truth=pairs.truth[kept], iou=pairs.iou[kept])
+
+
+def _level(iou: float, n_matched: int, n_pred: int, n_truth: int) -> IouLevel:
+    return IouLevel(
+        iou=iou,
+        n_matched=n_matched,
+        precision=_ratio(n_matched, n_pred),
+        recall=_ratio(n_matched, n_truth),
+        f1=_ratio(2 * n_matched, n_pred + n_truth),
+    )
+
+
+def _ranked(pred: _Side, matches: Matches, n_truth: int) -> tuple[float, float, float]:
+    """Return best F1, its score threshold and AP over the score thresholds."""
+    if pred.scores is None or n_truth == 0:
+        return math.nan, math.nan, math.nan
+    if len(pred.scores) == 0:
+        return 0.0, math.nan, 0.0
+    order = np.argsort(-pred.scores, kind="stable")
+    scores = pred.scores[order]
+    ends = np.flatnonzero(np.r_[scores[1:] != scores[:-1], True])
+    hits = np.cumsum(np.isin(order, matches.pred), dtype=np.int64)[ends]
+    f1 = 2 * hits / (ends + 1 + n_truth)
+    best = int(np.argmax(f1))
+    return float(f1[best]), float(scores[ends[best]]), _average_precision(hits, ends + 1, n_truth)
+
+
+def _average_precision(hits: Ints, found: Ints, n_truth: int) -> float:
+    """Return COCO's AP: the best precision at or beyond each recall point, on average."""
+    envelope = np.maximum.accumulate((hits / found)[::-1])[::-1]
+    at = np.searchsorted(hits / n_truth, RECALL_POINTS, side="left")
+    return float(np.where(at < len(hits), np.r_[envelope, 0.0][at], 0.0).mean())
+
+
+def _ratio(part: float, whole: float) -> float:
+    return part / whole if whole else math.nan

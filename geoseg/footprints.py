@@ -1,0 +1,137 @@
+"""Footprints: the GeoDataFrame of georeferenced buildings, its schema and how it is made.
+
+Frame: geometries in the scene's CRS until export; areas and lengths on the ground, in metres.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import TYPE_CHECKING
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+import shapely
+
+from geoseg.errors import FormatError
+from geoseg.polygonize import PolygonizeOptions, contour, to_ground
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from pyproj import CRS
+
+    from geoseg.grid import Grid
+    from geoseg.stitch import Instance
+
+SCHEMA: Mapping[str, str] = {
+    "id": "str",
+    "label": "str",
+    "score": "float64",
+    "area_m2": "float64",
+    "n_chips": "int32",
+    "scene": "str",
+    "touches_edge": "bool",
+}
+"""Columns in the order they are written, before `geometry`."""
+
+_ID_CELL_PX = 8.0
+"""Ids name the cell a centroid lies in: far above arithmetic noise, half a small building."""
+_ID_SHIFT_PX = 0.17
+"""Centroids of painted rectangles lie on half pixels: the cells' borders must not."""
+
+
+def make_footprints(
+    instances: Sequence[Instance],
+    grid: Grid,
+    *,
+    labels: Mapping[int, str] | None = None,
+    options: PolygonizeOptions | None = None,
+) -> gpd.GeoDataFrame:
+    """Polygonize instances and describe them.
+
+    Args:
+        instances: Instances of one scene, in pixels of `grid`.
+        grid: The scene's working grid.
+        labels: Name of each of the model's labels; missing ones are called by their number.
+        options: Tolerance and least area.
+
+    Returns:
+        Footprints in the grid's CRS, in the instances' order, without those too small.
+    """
+    shapes = contour(
+        [instance.soft for instance in instances],
+        [(instance.window.col_off, instance.window.row_off) for instance in instances],
+    )
+    geometry, area_m2 = to_ground(shapes, grid, options=options or PolygonizeOptions())
+    kept = np.flatnonzero(area_m2 > 0)
+    chosen = [instances[i] for i in kept.tolist()]
+    names = labels or {}
+    return gpd.GeoDataFrame(
+        {
+            "id": _ids(chosen, shapes[kept]),
+            "label": [names.get(item.label, str(item.label)) for item in chosen],
+            "score": np.array([item.score for item in chosen], np.float64),
+            "area_m2": area_m2[kept],
+            "n_chips": np.array([item.n_chips for item in chosen], np.int32),
+            "scene": [item.scene_id for item in chosen],
+            "touches_edge": np.array([item.touches_edge for item in chosen], np.bool_),
+        },
+        geometry=gpd.GeoSeries(geometry[kept], crs=grid.crs),
+        crs=grid.crs,
+    )
+
+
+def empty_footprints(crs: CRS) -> gpd.GeoDataFrame:
+    """Return no footprints, with every column."""
+    columns = {
+        name: pd.Series([], dtype="object" if dtype == "str" else dtype)
+        for name, dtype in SCHEMA.items()
+    }
+    return gpd.GeoDataFrame(columns, geometry=gpd.GeoSeries([], crs=crs), crs=crs)
+
+
+def validate_footprints(footprints: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Check the schema and the geometry; return the frame with its columns in order.
+
+    Raises:
+        FormatError: A column is missing, a value out of its range or a geometry invalid.
+    """
+    missing = [name for name in SCHEMA if name not in footprints.columns]
+    if missing:
+        raise FormatError(f"footprints must have columns {list(SCHEMA)}; missing: {missing}")
+    if footprints.crs is None:
+        raise FormatError("footprints must have a CRS")
+    if not footprints["score"].between(0, 1).all():
+        raise FormatError("footprint scores must be in [0, 1]")
+    if not footprints["id"].is_unique:
+        raise FormatError("footprint ids must be unique")
+    shapes = footprints.geometry.to_numpy()
+    areal = np.isin(shapely.get_type_id(shapes), (3, 6)) & ~shapely.is_empty(shapes)
+    if not (areal & shapely.is_valid(shapes)).all():
+        raise FormatError("footprint geometries must be valid, non-empty polygons")
+    return footprints[[*SCHEMA, footprints.geometry.name]]
+
+
+def _ids(instances: Sequence[Instance], shapes: np.ndarray) -> list[str]:
+    """Return 16 hex digits per instance: the same building gets the same id in every run.
+
+    From the scene's name and, coarsely, where the building's centre lies, so neither the order of
+    work nor the last digits of the network's arithmetic matter. Of several centres in one cell
+    (a house in a courtyard) the largest building comes first.
+    """
+    centres = shapely.get_coordinates(shapely.centroid(shapes)) + _ID_SHIFT_PX
+    cells = np.floor(centres / _ID_CELL_PX).astype(np.int64).tolist()
+    ids = [_digest(item.scene_id, *cell) for item, cell in zip(instances, cells, strict=True)]
+    counts: dict[str, int] = {}
+    for i in np.argsort(-shapely.area(shapes), kind="stable").tolist():
+        name = ids[i]
+        counts[name] = counts.get(name, 0) + 1
+        if counts[name] > 1:
+            ids[i] = _digest(name, counts[name])
+    return ids
+
+
+def _digest(*parts: object) -> str:
+    text = "|".join(map(str, parts)).encode()
+    return hashlib.blake2b(text, digest_size=8).hexdigest()

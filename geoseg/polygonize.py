@@ -1,0 +1,218 @@
+"""Soft masks to polygons: sub-pixel contours at probability 0.5, in metres, simplified.
+
+Frame: masks lie in pixels of the scene's grid; contours run through the points where the
+probability, taken as known at pixel centres, crosses 0.5, so a painted edge comes back where it was
+painted. Lengths and areas users give are metres. No rasterio: `rasterio.features.shapes` is the
+tests' oracle.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+import shapely
+from contourpy import FillType, contour_generator
+
+from geoseg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from affine import Affine
+    from numpy.typing import NDArray
+
+    from geoseg.grid import Grid
+
+Geometries = np.ndarray
+"""1-d object array of shapely geometries."""
+
+LEVEL = 127.5
+"""Probability 0.5 of a uint8 soft mask."""
+
+CORNER_RUN_PX = 1.5
+"""A clipped pixel corner is restored where straight runs of this length meet at it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PolygonizeOptions:
+    """What outlines must look like, in metres on the ground."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    tolerance_m: float = 0.1
+    """Outlines are simplified within this distance (Douglas-Peucker); 0 keeps every vertex."""
+    min_area_m2: float = 5.0
+    """Smaller parts are dropped; an instance without a part of this size is no footprint."""
+
+    def __post_init__(self) -> None:
+        for name in ("tolerance_m", "min_area_m2"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ConfigError(f"{name} must be 0 or more, got {value}")
+
+
+def contour(
+    masks: Sequence[NDArray[np.uint8]], origins_xy: Iterable[tuple[int, int]]
+) -> Geometries:
+    """Trace soft masks at probability 0.5.
+
+    Args:
+        masks: (h, w) soft masks.
+        origins_xy: (col, row) of each mask's top-left pixel in the scene.
+
+    Returns:
+        (N,) valid MultiPolygons in scene pixels (x = col, y = row, pixel edges), with holes;
+        empty where no pixel reaches 0.5.
+    """
+    points, rings, polygons, counts = [], [], [], []
+    for mask, (x, y) in zip(masks, origins_xy, strict=True):
+        xy, ring_ends, polygon_ends = _trace(mask)
+        points.append(xy + (x - 0.5, y - 0.5))
+        rings.append(np.diff(ring_ends))
+        polygons.append(np.diff(polygon_ends))
+        counts.append(len(polygon_ends) - 1)
+    if not points:
+        return np.zeros(0, object)
+    xy, ring_ends = _restore_corners(np.concatenate(points), _ends(np.concatenate(rings)))
+    offsets = (ring_ends, _ends(np.concatenate(polygons)), _ends(np.array(counts)))
+    shapes = shapely.from_ragged_array(shapely.GeometryType.MULTIPOLYGON, xy, offsets)
+    return _polygonal(shapes)
+
+
+def to_ground(
+    shapes: Geometries, grid: Grid, *, options: PolygonizeOptions
+) -> tuple[Geometries, NDArray[np.float64]]:
+    """Bring outlines from scene pixels to the scene's CRS, simplified and sized in metres.
+
+    Args:
+        shapes: (N,) polygonal geometries in pixels of `grid`.
+        grid: The scene's working grid.
+        options: Tolerance and least area.
+
+    Returns:
+        (N,) valid geometries in the grid's CRS (Polygon, or MultiPolygon of several parts),
+        exteriors counter-clockwise, empty where nothing of the least area is left; and their
+        (N,) areas on the ground in square metres.
+    """
+    scale_x, scale_y = grid.pixel_size_m
+    metric = shapely.transform(shapes, lambda xy: xy * (scale_x, scale_y))
+    if options.tolerance_m > 0:
+        metric = _polygonal(shapely.simplify(metric, options.tolerance_m))
+    parts, owner = shapely.get_parts(metric, return_index=True)
+    centres = shapely.get_coordinates(shapely.centroid(parts)) / (scale_x, scale_y)
+    areas = shapely.area(parts) / (scale_x * scale_y)
+    areas = areas * grid.pixel_area_m2(centres[:, 1], centres[:, 0])
+    keep = areas >= max(options.min_area_m2, np.finfo(float).tiny)
+    parts, owner, areas = parts[keep], owner[keep], areas[keep]
+    placed = shapely.transform(parts, lambda xy: _apply(grid.transform, xy / (scale_x, scale_y)))
+    ground = _collect(shapely.orient_polygons(placed), owner, len(shapes))
+    return ground, np.bincount(owner, weights=areas, minlength=len(shapes))
+
+
+def _trace(
+    mask: NDArray[np.uint8],
+) -> tuple[NDArray[np.float64], NDArray[np.uint32], NDArray[np.uint32]]:
+    """Return points (of the mask padded by one pixel), ring ends and polygon ends."""
+    padded = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2))
+    padded[1:-1, 1:-1] = mask
+    lines = contour_generator(z=padded, fill_type=FillType.ChunkCombinedOffsetOffset)
+    points, rings, polygons = lines.filled(LEVEL, np.inf)
+    if points[0] is None:
+        return np.zeros((0, 2)), np.zeros(1, np.uint32), np.zeros(1, np.uint32)
+    return points[0], rings[0], polygons[0]
+
+
+def _ends(lengths: NDArray[np.integer]) -> NDArray[np.int64]:
+    return np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)])
+
+
+def _restore_corners(
+    xy: NDArray[np.float64], ends: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Put back the right angles of painted masks, which contours clip by half a pixel.
+
+    A hard mask's corner shows as an exact (0.5, 0.5) px diagonal between two straight axis-parallel
+    runs. Network masks have none of these and pass unchanged but for collinear points.
+    """
+    xy, ends = _drop_collinear(xy, ends)
+    following, preceding = _ring_neighbours(ends)
+    step = xy[following] - xy
+    length = np.abs(step).max(axis=1)
+    flat, upright = step[:, 1] == 0, step[:, 0] == 0
+    run = length >= CORNER_RUN_PX
+    before, after = preceding, following
+    diagonal = (np.abs(step) == 0.5).all(axis=1) & run[before] & run[after]
+    turns_down = diagonal & flat[before] & upright[after]
+    turns_flat = diagonal & upright[before] & flat[after]
+    xy = xy.copy()
+    xy[turns_down, 0] = xy[following[turns_down], 0]
+    xy[turns_flat, 1] = xy[following[turns_flat], 1]
+    drop = np.zeros(len(xy), bool)
+    drop[following[turns_down | turns_flat]] = True
+    return _close_rings(xy, ends, ~drop)
+
+
+def _drop_collinear(
+    xy: NDArray[np.float64], ends: NDArray[np.int64]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Open the rings (no repeated last point) and drop points on straight runs."""
+    last = np.zeros(len(xy), bool)
+    last[ends[1:] - 1] = True
+    xy = xy[~last]
+    ends = ends - np.arange(len(ends))
+    following, preceding = _ring_neighbours(ends)
+    a, b = xy - xy[preceding], xy[following] - xy
+    keep = a[:, 0] * b[:, 1] != a[:, 1] * b[:, 0]
+    return xy[keep], _ends(np.add.reduceat(keep, ends[:-1])) if len(xy) else ends
+
+
+def _ring_neighbours(ends: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    following = np.arange(1, ends[-1] + 1)
+    preceding = np.arange(-1, ends[-1] - 1)
+    following[ends[1:] - 1] = ends[:-1]
+    preceding[ends[:-1]] = ends[1:] - 1
+    return following, preceding
+
+
+def _close_rings(
+    xy: NDArray[np.float64], ends: NDArray[np.int64], keep: NDArray[np.bool_]
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    lengths = np.add.reduceat(keep, ends[:-1]) if len(xy) else np.zeros(0, int)
+    kept = _ends(lengths)
+    order = np.insert(np.flatnonzero(keep), kept[1:], np.flatnonzero(keep)[kept[:-1]])
+    return xy[order], _ends(lengths + 1)
+
+
+def _polygonal(shapes: Geometries) -> Geometries:
+    """Mend invalid shapes and keep their areal parts."""
+    bad = ~shapely.is_valid(shapes)
+    if bad.any():
+        shapes = shapes.copy()
+        shapes[bad] = [_areal(shape) for shape in shapely.make_valid(shapes[bad])]
+    return shapes
+
+
+def _areal(shape: shapely.Geometry) -> shapely.Geometry:
+    parts = shapely.get_parts(shapely.get_parts(shape))
+    return shapely.MultiPolygon([part for part in parts if part.geom_type == "Polygon"])
+
+
+def _apply(transform: Affine, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    col, row = xy.T
+    t = transform
+    return np.column_stack([t.c + t.a * col + t.b * row, t.f + t.d * col + t.e * row])
+
+
+def _collect(parts: Geometries, owner: NDArray[np.int64], count: int) -> Geometries:
+    """Return one geometry per owner: its only part, a MultiPolygon of several, or empty."""
+    collected = np.full(count, shapely.Polygon(), object)
+    several = np.bincount(owner, minlength=count) > 1
+    collected[owner] = parts
+    if several.any():
+        many = several[owner]
+        rank = np.cumsum(several) - 1
+        collected[several] = shapely.multipolygons(parts[many], indices=rank[owner[many]])
+    return collected

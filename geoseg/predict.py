@@ -1,0 +1,184 @@
+"""Run a network over chips and hand back detections with cropped soft masks.
+
+Frame: detections in the frame of their chip's window. Shapes: B chips, S chip side, N detections,
+M mask head side (28). A torchvision Mask R-CNN is stopped before it pastes: only detections above
+the score threshold get a mask, and masks leave the device as (M, M). Any other network with
+torchvision's detection contract has its full masks cropped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.transform import resize_boxes
+
+from geoseg.detections import Detections, crop_masks, paste_masks
+from geoseg.errors import ConfigError, DeviceError, ModelError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from numpy.typing import NDArray
+
+    from geoseg.chips import Chip, ChipBatch
+    from geoseg.models import LoadedModel
+
+log = logging.getLogger(__name__)
+
+CPU_BATCH = 4
+CUDA_BATCH_PER_GIB = 1.0
+MAX_BATCH = 32
+
+
+class Predictor:
+    """A network with its batch size, ready to stream chips through.
+
+    Args:
+        model: The network on its device.
+        score_threshold: Least score of a detection, in [0, 1].
+        batch_size: Chips per forward pass; None chooses by device. Halved when memory runs out.
+
+    Raises:
+        ConfigError: A number is out of its range.
+    """
+
+    def __init__(
+        self, model: LoadedModel, *, score_threshold: float, batch_size: int | None = None
+    ) -> None:
+        if not 0 <= score_threshold <= 1:
+            raise ConfigError(f"score_threshold must be in [0, 1], got {score_threshold}")
+        if batch_size is not None and batch_size < 1:
+            raise ConfigError(f"batch_size must be at least 1, got {batch_size}")
+        self.model = model
+        self.score_threshold = score_threshold
+        self.batch_size = batch_size or default_batch_size(model.device)
+        self._cropped = isinstance(model.module, MaskRCNN)
+
+    def stream(self, batches: Iterable[ChipBatch]) -> Iterator[tuple[Chip, Detections]]:
+        """Yield each chip with what was found in it, in the order the chips come.
+
+        Raises:
+            ModelError: The network's output is not torchvision's detection contract.
+            DeviceError: Not even one chip fits in the device's memory.
+        """
+        for batch in batches:
+            yield from self._predict_fitting(batch)
+
+    def predict(self, batch: ChipBatch) -> list[Detections]:
+        """Run one batch as it is.
+
+        Returns:
+            One `Detections` per chip, in its window's frame, scores at or above the threshold.
+        """
+        images = torch.from_numpy(batch.images).to(self.model.device, non_blocking=True)
+        with torch.inference_mode(), self._autocast():
+            images_BCHW = images.to(torch.float32).div_(255.0)
+            if self._cropped:
+                outputs = _forward_unpasted(self.model.module, images_BCHW)
+            else:
+                outputs = self.model.module(list(images_BCHW.unbind()))
+        _check_contract(outputs, len(batch))
+        return [
+            self._to_detections(chip, _to_host(output, self.score_threshold))
+            for chip, output in zip(batch.chips, outputs, strict=True)
+        ]
+
+    def _to_detections(self, chip: Chip, output: dict[str, NDArray[Any]]) -> Detections:
+        masks = output.pop("masks")
+        if not (np.isfinite(output["boxes"]).all() and np.isfinite(output["scores"]).all()):
+            raise ModelError("the model returned NaN or infinite boxes or scores: check its weights")
+        if self._cropped:
+            return paste_masks(chip.scene_id, chip.window, probs=masks, **output)
+        return crop_masks(chip.scene_id, chip.window, masks=masks, **output)
+
+    def _predict_fitting(self, batch: ChipBatch) -> Iterator[tuple[Chip, Detections]]:
+        pending = batch.split(self.batch_size)
+        while pending:
+            part = pending.pop(0)
+            try:
+                found = self.predict(part)
+            except RuntimeError as error:
+                if not _is_out_of_memory(error):
+                    raise
+                pending = [*part.split(self._halve(len(part), error)), *pending]
+                continue
+            yield from zip(part.chips, found, strict=True)
+
+    def _halve(self, size: int, error: RuntimeError) -> int:
+        if size == 1:
+            raise DeviceError(
+                f"one chip does not fit in the memory of {self.model.device}: "
+                "use smaller chips, a smaller model or --device cpu"
+            ) from error
+        if self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        self.batch_size = size // 2
+        log.warning("out of memory with %d chips a batch; going on with %d", size, self.batch_size)
+        return self.batch_size
+
+    def _autocast(self) -> contextlib.AbstractContextManager[Any]:
+        if self.model.device.type == "cuda":
+            return torch.autocast("cuda", dtype=torch.float16)
+        return contextlib.nullcontext()
+
+
+def default_batch_size(device: torch.device) -> int:
+    """Choose chips per forward pass: by free memory on CUDA, small elsewhere."""
+    if device.type != "cuda":
+        return CPU_BATCH
+    free_bytes, _ = torch.cuda.mem_get_info(device)
+    return max(1, min(MAX_BATCH, int(free_bytes / 2**30 * CUDA_BATCH_PER_GIB)))
+
+
+def _forward_unpasted(module: MaskRCNN, images_BCHW: torch.Tensor) -> list[dict[str, torch.Tensor]]:
+    """Run torchvision's own forward up to, and without, pasting the masks."""
+    sizes = [(int(images_BCHW.shape[2]), int(images_BCHW.shape[3]))] * len(images_BCHW)
+    images, _ = module.transform(list(images_BCHW.unbind()), None)
+    features = module.backbone(images.tensors)
+    proposals, _ = module.rpn(images, features, None)
+    outputs, _ = module.roi_heads(features, proposals, images.image_sizes, None)
+    for output, resized, size in zip(outputs, images.image_sizes, sizes, strict=True):
+        if resized != size:
+            output["boxes"] = resize_boxes(output["boxes"], list(resized), list(size))
+    return list(outputs)
+
+
+def _check_contract(outputs: Any, count: int) -> None:
+    keys = ("boxes", "labels", "scores", "masks")
+    good = isinstance(outputs, list | tuple) and len(outputs) == count
+    if not good or any(not isinstance(o, dict) or any(k not in o for k in keys) for o in outputs):
+        raise ModelError(
+            f"the model must return one dict of {', '.join(keys)} per image "
+            "(torchvision's detection contract)"
+        )
+    for output in outputs:
+        n = len(output["boxes"])
+        ok = output["boxes"].shape == (n, 4) and output["masks"].dim() == 4
+        if not ok or any(len(output[key]) != n for key in keys):
+            shapes = {key: tuple(output[key].shape) for key in keys}
+            raise ModelError(f"the model's boxes, labels, scores and masks disagree: {shapes}")
+
+
+def _to_host(output: dict[str, torch.Tensor], threshold: float) -> dict[str, NDArray[Any]]:
+    keep = output["scores"] >= threshold
+    if not bool(keep.all()):
+        output = {key: output[key][keep] for key in ("boxes", "labels", "scores", "masks")}
+    masks = output["masks"].float()[:, 0]
+    return {
+        "boxes": output["boxes"].float().cpu().numpy(),
+        "labels": output["labels"].cpu().numpy(),
+        "scores": output["scores"].float().clamp(0, 1).cpu().numpy(),
+        "masks": masks.cpu().numpy(),
+    }
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    text = str(error).lower()
+    return "out of memory" in text or "can't allocate memory" in text

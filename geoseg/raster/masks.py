@@ -1,0 +1,236 @@
+"""Mask rasters: instance ids or probabilities on a scene's grid, as a cloud-optimised GeoTIFF.
+
+Written by windows into a sparse, tiled work file beside the result, which is then copied into a
+COG: memory is GDAL's bounded block cache, whatever the scene's size. Frame: pixels of the grid.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, Self
+
+import numpy as np
+import rasterio
+import rasterio.shutil
+import shapely
+from affine import Affine
+from rasterio.features import rasterize
+from rasterio.windows import Window as RioWindow
+
+from geoseg.errors import ConfigError
+from geoseg.raster.atomic import check_output, output_errors, replacing, temporary_name
+from geoseg.raster.gdal import CACHE_MIN_BYTES
+from geoseg.raster.images import TIFF_SUFFIXES
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from numpy.typing import NDArray
+    from rasterio.io import DatasetWriter
+
+    from geoseg.grid import Grid, Window
+
+SOFT_HALF = 128  # a soft mask's 0.5 in uint8
+TILE_PX = 512
+RASTERIZE_PX = 2048  # ids of one block: 16 MB
+MAX_ID = 2**31 - 1
+
+
+class MaskWriter:
+    """Burns instances into a mask raster, one window at a time.
+
+    A context manager: the raster appears under its name at the end, or not at all.
+
+    Args:
+        path: The GeoTIFF to write.
+        grid: Its grid.
+        kind: "ids" writes int32 instance ids, 0 where there is none; "probability" writes uint8.
+
+    Raises:
+        OutputError: The path cannot be written; nothing is left behind.
+    """
+
+    def __init__(
+        self, path: str | Path, grid: Grid, kind: Literal["ids", "probability"] = "ids"
+    ) -> None:
+        if kind not in {"ids", "probability"}:
+            raise ConfigError(f"kind must be ids or probability, got {kind!r}")
+        self._path = check_output(path, TIFF_SUFFIXES)
+        self._grid = grid
+        self._kind = kind
+        self._work = temporary_name(self._path, "work")
+        self._dataset: DatasetWriter | None = None
+
+    def __enter__(self) -> Self:
+        try:
+            with output_errors(self._path):
+                self._dataset = _create(self._work, self._grid, self._kind)
+        except BaseException:
+            self._work.unlink(missing_ok=True)
+            raise
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            with output_errors(self._path):
+                try:
+                    if error is None:
+                        _flush(self._open())
+                finally:
+                    self._open().close()
+            if error is None:
+                with replacing(self._path) as temporary, _env():
+                    _copy_to_cog(self._work, temporary, self._kind)
+        finally:
+            self._dataset = None
+            self._work.unlink(missing_ok=True)
+
+    def burn(self, window: Window, soft: NDArray[np.uint8], value: int = 1) -> None:
+        """Burn one instance's soft mask.
+
+        Args:
+            window: Where the mask lies, px of the grid; parts beyond the grid are cut off.
+            soft: (window.height, window.width) probability in 1/255.
+            value: The instance's id; later ids win over earlier ones. Not used for probability,
+                where the greater one wins.
+
+        Raises:
+            ConfigError: The mask does not have the window's shape, or the id is not positive.
+            OutputError: Writing failed.
+        """
+        if soft.shape != (window.height, window.width) or soft.dtype != np.uint8:
+            raise ConfigError(
+                f"soft must be uint8 ({window.height}, {window.width}), "
+                f"got {soft.dtype} {soft.shape}"
+            )
+        _check_ids([value])
+        inside = window.intersection(self._grid.window)
+        if inside is None:
+            return
+        row, col = inside.row_off - window.row_off, inside.col_off - window.col_off
+        part = soft[row : row + inside.height, col : col + inside.width]
+        with output_errors(self._path), _env():
+            dataset, area = self._open(), _rio(inside)
+            before = dataset.read(1, window=area)
+            if self._kind == "ids":
+                after = np.where(part >= SOFT_HALF, np.int32(value), before)
+            else:
+                after = np.maximum(before, part)
+            dataset.write(after, 1, window=area)
+
+    def write(self, window: Window, values: NDArray[np.int32] | NDArray[np.uint8]) -> None:
+        """Write finished pixels of a window inside the grid, replacing what is there.
+
+        Raises:
+            OutputError: Writing failed.
+        """
+        with output_errors(self._path), _env():
+            self._open().write(values, 1, window=_rio(window))
+
+    def _open(self) -> DatasetWriter:
+        assert self._dataset is not None, "a writer is used inside its `with` block"
+        return self._dataset
+
+
+def rasterize_footprints(
+    path: str | Path,
+    grid: Grid,
+    geometries: Sequence[shapely.Geometry] | NDArray[np.object_],
+    ids: Sequence[int] | NDArray[np.integer],
+) -> None:
+    """Write finished footprints as a raster of ids: pixels whose centre is inside; later ones win.
+
+    Args:
+        path: The GeoTIFF to write.
+        grid: Its grid.
+        geometries: Polygons in the grid's CRS.
+        ids: One positive int32 per polygon.
+
+    Raises:
+        OutputError: The file cannot be written; nothing is left behind.
+        ConfigError: Ids and geometries do not match, or an id is not positive.
+    """
+    if len(geometries) != len(ids):
+        raise ConfigError(f"ids must be one per geometry ({len(geometries)}), got {len(ids)}")
+    _check_ids(ids)
+    # In pixels, so that a window's transform is whole numbers and blocks meet without a seam.
+    inverse = np.array(~grid.transform).reshape(3, 3)[:2]
+    in_px = shapely.transform(
+        np.asarray(geometries, object), lambda xy: xy @ inverse[:, :2].T + inverse[:, 2]
+    )
+    tree = shapely.STRtree(in_px)
+    with MaskWriter(path, grid, "ids") as writer:
+        for _, _, block, _ in grid.split(RASTERIZE_PX, 0):
+            box = shapely.box(block.col_off, block.row_off, block.col_stop, block.row_stop)
+            hits = np.sort(tree.query(box))
+            if hits.size == 0:
+                continue
+            values = rasterize(
+                ((in_px[i], int(ids[i])) for i in hits),
+                out_shape=(block.height, block.width),
+                transform=Affine.translation(block.col_off, block.row_off),
+                dtype="int32",
+            )
+            writer.write(block, values)
+
+
+def _create(path: Path, grid: Grid, kind: Literal["ids", "probability"]) -> DatasetWriter:
+    return rasterio.open(
+        path,
+        "w+",
+        driver="GTiff",
+        count=1,
+        dtype="int32" if kind == "ids" else "uint8",
+        nodata=0 if kind == "ids" else None,
+        height=grid.height,
+        width=grid.width,
+        crs=grid.crs.to_wkt(),
+        transform=grid.transform,
+        tiled=True,
+        blockxsize=TILE_PX,
+        blockysize=TILE_PX,
+        compress="deflate",
+        zlevel=1,
+        sparse_ok=True,
+        bigtiff="if_safer",
+    )
+
+
+def _flush(dataset: DatasetWriter) -> None:
+    """Write all that is cached, and raise if that fails, which closing would not tell."""
+    corner = RioWindow(0, 0, 1, 1)
+    for _ in range(2):  # the second turn tells how the first one's own block fared
+        with rasterio.Env(GDAL_CACHEMAX=1):  # bytes: no block fits, so all are written on entry
+            dataset.write(dataset.read(1, window=corner), 1, window=corner)
+
+
+def _copy_to_cog(work: Path, path: Path, kind: Literal["ids", "probability"]) -> None:
+    rasterio.shutil.copy(
+        work,
+        path,
+        driver="COG",
+        compress="DEFLATE",
+        blocksize=TILE_PX,
+        overview_resampling="NEAREST" if kind == "ids" else "AVERAGE",
+        bigtiff="IF_SAFER",
+    )
+
+
+def _check_ids(ids: Sequence[int] | NDArray[np.integer]) -> None:
+    values = np.asarray(ids)
+    if values.size and not (values.min() >= 1 and values.max() <= MAX_ID):
+        raise ConfigError(f"ids must be in [1, {MAX_ID}], got {values.min()} to {values.max()}")
+
+
+def _env() -> rasterio.Env:
+    return rasterio.Env(GDAL_CACHEMAX=CACHE_MIN_BYTES * 2)
+
+
+def _rio(window: Window) -> RioWindow:
+    return RioWindow(window.col_off, window.row_off, window.width, window.height)

@@ -1,0 +1,123 @@
+"""Footprints: detections in chip order become footprints, a chip row at a time.
+
+Stitching and polygonizing run in a thread of their own, so that the network goes on meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from geoseg.footprints import make_footprints
+from geoseg.stages.base import Tally
+from geoseg.stages.export import Outputs, OutputPlan
+from geoseg.stages.store import chips_in_rows, detections_origin, read_detections
+from geoseg.stitch import Stitcher
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from concurrent.futures import Future
+    from pathlib import Path
+
+    from geoseg.chips import Chip
+    from geoseg.config import Config
+    from geoseg.detections import Detections
+    from geoseg.stages.store import Origin
+    from geoseg.stitch import Instance
+
+ROWS_AHEAD = 2
+"""Chip rows that may wait for stitching before the network waits for them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class FootprintMaker:
+    """Rows of detections in, footprints into the outputs."""
+
+    origin: Origin
+    config: Config
+    outputs: Outputs
+    tally: Tally
+    stitcher: Stitcher
+
+    def push(self, row: list[tuple[Chip, Detections]]) -> None:
+        """Add one chip row."""
+        with self.tally.timed("stitch"):
+            instances = self.stitcher.push_row(row)
+        self._write(instances)
+
+    def finish(self) -> None:
+        """Write what is still open."""
+        with self.tally.timed("stitch"):
+            instances = self.stitcher.finish()
+        self._write(instances)
+
+    def _write(self, instances: list[Instance]) -> None:
+        if not instances:
+            return
+        with self.tally.timed("polygonize"):
+            footprints = make_footprints(
+                instances,
+                self.origin.grid,
+                labels=self.origin.labels,
+                options=self.config.polygonize,
+            )
+        with self.tally.timed("write"):
+            self.outputs.add(footprints, instances)
+        self.tally.footprints += len(footprints)
+
+
+def make_all(
+    found: Iterable[tuple[Chip, Detections]],
+    origin: Origin,
+    config: Config,
+    outputs: Outputs,
+    tally: Tally,
+) -> None:
+    """Stitch, polygonize and write detections that come in row-major chip order."""
+    grid = origin.grid
+    stitcher = Stitcher(shape_hw=(grid.height, grid.width), options=config.stitch)
+    maker = FootprintMaker(
+        origin=origin, config=config, outputs=outputs, tally=tally, stitcher=stitcher
+    )
+    with ThreadPoolExecutor(1, thread_name_prefix="geoseg-stitch") as pool:
+        pending: deque[Future[None]] = deque()
+        for row in chips_in_rows(found):
+            pending.append(pool.submit(maker.push, row))
+            if len(pending) > ROWS_AHEAD:
+                pending.popleft().result()
+        for job in pending:
+            job.result()
+    maker.finish()
+
+
+def footprints(detections: Path, plan: OutputPlan, config: Config) -> Tally:
+    """Make footprints from a detections file; neither the scene nor the model is needed.
+
+    Args:
+        detections: A file written by `infer`.
+        plan: What is to be written.
+        config: Stitch and polygonize options, and the least score.
+
+    Raises:
+        GeosegError: The input is damaged or an output cannot be written; nothing is left behind.
+    """
+    plan.check()
+    origin = detections_origin(detections)
+    tally = Tally()
+    with ExitStack() as stack:
+        outputs = stack.enter_context(Outputs(plan, origin, scene=None))
+        make_all(_counted(read_detections(detections), config, tally), origin, config, outputs, tally)
+    return tally
+
+
+def _counted(
+    found: Iterable[tuple[Chip, Detections]], config: Config, tally: Tally
+) -> Iterable[tuple[Chip, Detections]]:
+    for chip, detections in found:
+        kept = detections.take(detections.scores >= config.model.score)
+        tally.chips += 1
+        tally.detections += len(kept)
+        yield chip, kept
