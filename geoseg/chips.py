@@ -1,4 +1,4 @@
-"""Chips: the S x S samples a scene is cut into, as descriptions without pixels, and batches of them.
+"""Chips: the S x S samples a scene is cut into, without their pixels, and batches of them.
 
 `window` is what the network sees; `core` is the part the chip owns. Cores partition the scene. Both
 are in pixels of the scene's working grid. Imports numpy only: no GDAL, no torch.
@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geoseg.errors import ConfigError
-from geoseg.grid import Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from geoseg.grid import Grid
+    from geoseg.grid import Grid, Window
 
 CHIP_SIZE_PX = 300  # the crowdAI mapping challenge's chip
 CHIP_OVERLAP_PX = 60  # a 12-m house at 0.2 m: most buildings are whole in at least one chip
@@ -64,7 +63,8 @@ class ChipBatch:
             )
         if self.valid.shape != (b, *self.images.shape[2:]) or self.valid.dtype != np.bool_:
             raise ConfigError(
-                f"valid must be bool of shape ({b}, S, S), got {self.valid.dtype} {self.valid.shape}"
+                f"valid must be bool of shape ({b}, S, S), "
+                f"got {self.valid.dtype} {self.valid.shape}"
             )
 
     def __len__(self) -> int:

@@ -21,7 +21,10 @@ from geoseg.stitch import StitchOptions
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-MAX_CONFIG_BYTES = 1_000_000
+MAX_CONFIG_BYTES = 100_000
+MAX_CONFIG_DEPTH = 8
+MAX_READERS = 64
+MAX_BATCH_SIZE = 4096
 _STRICT: dict[str, str] = {"extra": "forbid"}
 
 
@@ -36,14 +39,14 @@ class SceneOptions:
     rescale: Literal["auto"] | tuple[float, float] = "auto"
     """Values that become 0 and 255; auto: uint8 as it is, else 2nd to 98th percentile per band."""
     gsd: Literal["auto", "native"] | float = "auto"
-    """Ground metres per pixel the scene is read at; auto: as it is, clamped to what the model knows."""
+    """Ground metres per pixel the scene is read at; auto: clamped to what the model knows."""
     aoi: str | None = None
     """Vector file; only chips that touch it are mapped."""
 
     def __post_init__(self) -> None:
         if self.bands is not None and (len(self.bands) != 3 or min(self.bands) < 1):
             raise ConfigError(f"bands must be three numbers from 1, got {list(self.bands)}")
-        if not isinstance(self.rescale, str) and not self.rescale[0] < self.rescale[1]:
+        if not isinstance(self.rescale, str) and not _is_range(*self.rescale):
             raise ConfigError(f"rescale must be MIN,MAX with MIN < MAX, got {self.rescale}")
         if not isinstance(self.gsd, str) and not (math.isfinite(self.gsd) and self.gsd > 0):
             raise ConfigError(f"gsd must be auto, native or metres above 0, got {self.gsd}")
@@ -59,6 +62,13 @@ class ChipOptions:
     """Side of a chip; by default the side the model was trained on, 300."""
     overlap_px: int = CHIP_OVERLAP_PX
     """Least overlap of neighbouring chips."""
+
+    def __post_init__(self) -> None:
+        if self.size_px is not None and self.size_px < 1:
+            raise ConfigError(f"size_px must be at least 1, got {self.size_px}")
+        if not 0 <= self.overlap_px < (self.size_px or math.inf):
+            below = "the chip's side" if self.size_px is None else f"size_px={self.size_px}"
+            raise ConfigError(f"overlap_px must be in [0, {below}), got {self.overlap_px}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +91,10 @@ class ModelOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.score <= 1:
             raise ConfigError(f"score must be in [0, 1], got {self.score}")
-        for name in ("batch_size", "readers"):
+        for name, most in (("batch_size", MAX_BATCH_SIZE), ("readers", MAX_READERS)):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ConfigError(f"{name} must be at least 1, got {value}")
+            if value is not None and not 1 <= value <= most:
+                raise ConfigError(f"{name} must be in [1, {most}], got {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,7 +140,7 @@ def load_config(
         key, equals, text = assignment.partition("=")
         if not equals:
             raise ConfigError(f"--set must be section.key=value, got {assignment[:60]!r}")
-        _put(tree, key.strip(), _yaml(text, what=f"--set {key.strip()}"))
+        _put(tree, key.strip(), _yaml(text, what=f"--set {key.strip()[:60]!r}"))
     for key, value in (options or {}).items():
         if value is not None:
             _put(tree, key, value)
@@ -158,10 +168,27 @@ def _yaml(text: str, *, what: str) -> Any:
     import yaml  # noqa: PLC0415 - only runs with a config or --set pay for the parser
 
     try:
-        return yaml.safe_load(text)
+        harm = _harm(yaml.parse(text, yaml.SafeLoader))
+        tree = None if harm else yaml.safe_load(text)
     except (yaml.YAMLError, RecursionError, ValueError) as error:
         first = " ".join(str(error).split())
         raise ConfigError(f"{what}: not valid YAML: {first[:160]}") from error
+    if harm:
+        raise ConfigError(f"{what}: {harm}")
+    return tree
+
+
+def _harm(events: Iterable[Any]) -> str | None:
+    """Say what would cost a parser more than the file is long, before it is built."""
+    depth = 0
+    for event in events:
+        name = type(event).__name__
+        if name == "AliasEvent":  # merged again and again, they fill any memory
+            return "aliases (*name) are not read; write the value out"
+        depth += name.endswith("StartEvent") - name.endswith("EndEvent")
+        if depth > MAX_CONFIG_DEPTH:  # costs the square of the depth
+            return "must hold sections of keys, nested no deeper"
+    return None
 
 
 def _put(tree: dict[str, Any], key: str, value: Any) -> None:
@@ -182,12 +209,18 @@ def _validated(tree: dict[str, Any]) -> Config:
     known = {item.name for item in dataclasses.fields(Config)}
     for section in tree:
         if section not in known:
-            raise ConfigError(f"unknown section {section!r}; sections are {sorted(known)}")
+            raise ConfigError(
+                f"unknown section {str(section)[:60]!r}; sections are {sorted(known)}"
+            )
     tree = {section: keys for section, keys in tree.items() if keys is not None}
     try:
         return pydantic.TypeAdapter(Config).validate_python(tree)
     except pydantic.ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"][:2])
+        where = ".".join(str(part)[:60] for part in first["loc"][:2])
         reason = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{where}: {reason}") from error
+
+
+def _is_range(low: float, high: float) -> bool:
+    return -math.inf < low < high < math.inf

@@ -15,12 +15,13 @@ import cv2
 import numpy as np
 
 from geoseg.errors import FormatError
-from geoseg.grid import Window
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
+
+    from geoseg.grid import Window
 
 MASK_ON = 128
 """Least uint8 probability of a pixel that belongs to the instance: round(0.5 * 255)."""
@@ -95,6 +96,7 @@ class Detections:
         where = np.asarray(index)
         where = np.flatnonzero(where) if where.dtype == np.bool_ else where.astype(np.int64)
         masks = self.masks()
+        offsets, data = _ragged([masks[i] for i in where.tolist()])
         return type(self)(
             scene_id=self.scene_id,
             window=self.window,
@@ -102,7 +104,8 @@ class Detections:
             scores=self.scores[where],
             labels=self.labels[where],
             mask_boxes=self.mask_boxes[where],
-            **_ragged([masks[i] for i in where.tolist()]),
+            mask_offsets=offsets,
+            mask_data=data,
         )
 
     def to_window(self, window: Window) -> Self:
@@ -133,6 +136,7 @@ class Detections:
         masks: Sequence[NDArray[np.uint8]],
     ) -> Self:
         """Build from one (h, w) soft mask per detection."""
+        offsets, data = _ragged(masks)
         return cls(
             scene_id=scene_id,
             window=window,
@@ -140,15 +144,16 @@ class Detections:
             scores=np.asarray(scores, np.float32),
             labels=np.asarray(labels, np.int16),
             mask_boxes=np.asarray(mask_boxes, np.int32).reshape(-1, 4),
-            **_ragged(masks),
+            mask_offsets=offsets,
+            mask_data=data,
         )
 
     @classmethod
     def empty(cls, scene_id: str, window: Window) -> Self:
         """Build the result of a chip in which nothing was found."""
-        none = np.zeros(0)
+        floats, ints = np.zeros(0, np.float32), np.zeros(0, np.int32)
         return cls.from_masks(
-            scene_id, window, boxes=none, scores=none, labels=none, mask_boxes=none, masks=[]
+            scene_id, window, boxes=floats, scores=floats, labels=ints, mask_boxes=ints, masks=[]
         )
 
 
@@ -233,11 +238,11 @@ def crop_masks(
     )
 
 
-def _ragged(masks: Sequence[NDArray[np.uint8]]) -> dict[str, NDArray[np.int64] | NDArray[np.uint8]]:
+def _ragged(masks: Sequence[NDArray[np.uint8]]) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
     offsets = np.zeros(len(masks) + 1, np.int64)
     np.cumsum([mask.size for mask in masks], out=offsets[1:])
     data = np.concatenate([mask.ravel() for mask in masks]) if masks else np.zeros(0, np.uint8)
-    return {"mask_offsets": offsets, "mask_data": data}
+    return offsets, data
 
 
 def _grown_boxes(boxes: NDArray[np.float32], size: int) -> NDArray[np.int64]:

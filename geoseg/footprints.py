@@ -57,7 +57,8 @@ def make_footprints(
         options: Tolerance and least area.
 
     Returns:
-        Footprints in the grid's CRS, in the instances' order, without those too small.
+        Footprints in the grid's CRS, in the instances' order, without those too small; the index
+        holds each one's position in `instances`.
     """
     shapes = contour(
         [instance.soft for instance in instances],
@@ -77,7 +78,8 @@ def make_footprints(
             "scene": [item.scene_id for item in chosen],
             "touches_edge": np.array([item.touches_edge for item in chosen], np.bool_),
         },
-        geometry=gpd.GeoSeries(geometry[kept], crs=grid.crs),
+        geometry=gpd.GeoSeries(geometry[kept], index=kept, crs=grid.crs),
+        index=kept,
         crs=grid.crs,
     )
 
@@ -100,6 +102,8 @@ def validate_footprints(footprints: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     missing = [name for name in SCHEMA if name not in footprints.columns]
     if missing:
         raise FormatError(f"footprints must have columns {list(SCHEMA)}; missing: {missing}")
+    if not isinstance(footprints, gpd.GeoDataFrame) or footprints.active_geometry_name is None:
+        raise FormatError("footprints must be a GeoDataFrame with a geometry column")
     if footprints.crs is None:
         raise FormatError("footprints must have a CRS")
     if not footprints["score"].between(0, 1).all():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import shapely
@@ -35,6 +35,9 @@ LEVEL = 127.5
 CORNER_RUN_PX = 1.5
 """A clipped pixel corner is restored where straight runs of this length meet at it."""
 
+ROUNDING_SHARE = 1e-6
+"""Parts of an outline below this share of its area are rounding, not ground."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PolygonizeOptions:
@@ -43,7 +46,8 @@ class PolygonizeOptions:
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     tolerance_m: float = 0.1
-    """Outlines are simplified within this distance (Douglas-Peucker); 0 keeps every vertex."""
+    """Outlines are simplified within this distance (Douglas-Peucker; at the point where a ring
+    starts it can be up to half more); 0 keeps every vertex."""
     min_area_m2: float = 5.0
     """Smaller parts are dropped; an instance without a part of this size is no footprint."""
 
@@ -69,11 +73,11 @@ def contour(
     """
     points, rings, polygons, counts = [], [], [], []
     for mask, (x, y) in zip(masks, origins_xy, strict=True):
-        xy, ring_ends, polygon_ends = _trace(mask)
-        points.append(xy + (x - 0.5, y - 0.5))
-        rings.append(np.diff(ring_ends))
-        polygons.append(np.diff(polygon_ends))
-        counts.append(len(polygon_ends) - 1)
+        traced, mask_rings, mask_polygons = _trace(mask)
+        points.append(traced + np.array((x - 0.5, y - 0.5)))
+        rings.append(np.diff(mask_rings))
+        polygons.append(np.diff(mask_polygons))
+        counts.append(len(mask_polygons) - 1)
     if not points:
         return np.zeros(0, object)
     xy, ring_ends = _restore_corners(np.concatenate(points), _ends(np.concatenate(rings)))
@@ -108,8 +112,10 @@ def to_ground(
     keep = areas >= max(options.min_area_m2, np.finfo(float).tiny)
     parts, owner, areas = parts[keep], owner[keep], areas[keep]
     placed = shapely.transform(parts, lambda xy: _apply(grid.transform, xy / (scale_x, scale_y)))
-    ground = _collect(shapely.orient_polygons(placed), owner, len(shapes))
-    return ground, np.bincount(owner, weights=areas, minlength=len(shapes))
+    ground = _mended(_collect(shapely.orient_polygons(placed), owner, len(shapes)))
+    totals = np.zeros(len(shapes))
+    np.add.at(totals, owner, areas)
+    return ground, totals
 
 
 def _trace(
@@ -119,10 +125,12 @@ def _trace(
     padded = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2))
     padded[1:-1, 1:-1] = mask
     lines = contour_generator(z=padded, fill_type=FillType.ChunkCombinedOffsetOffset)
-    points, rings, polygons = lines.filled(LEVEL, np.inf)
-    if points[0] is None:
+    # contourpy types the union of all its fill types; one chunk, so each list has one item.
+    traced: Any = lines.filled(LEVEL, np.inf)
+    points, rings, polygons = (chunks[0] for chunks in traced)
+    if points is None:
         return np.zeros((0, 2)), np.zeros(1, np.uint32), np.zeros(1, np.uint32)
-    return points[0], rings[0], polygons[0]
+    return points, rings, polygons
 
 
 def _ends(lengths: NDArray[np.integer]) -> NDArray[np.int64]:
@@ -138,6 +146,7 @@ def _restore_corners(
     runs. Network masks have none of these and pass unchanged but for collinear points.
     """
     xy, ends = _drop_collinear(xy, ends)
+    xy = _start_at_corners(xy, ends)
     following, preceding = _ring_neighbours(ends)
     step = xy[following] - xy
     length = np.abs(step).max(axis=1)
@@ -169,6 +178,23 @@ def _drop_collinear(
     return xy[keep], _ends(np.add.reduceat(keep, ends[:-1])) if len(xy) else ends
 
 
+def _start_at_corners(xy: NDArray[np.float64], ends: NDArray[np.int64]) -> NDArray[np.float64]:
+    """Roll each open ring to start at its point farthest from its middle.
+
+    GEOS simplifies away a ring's first point too, and may leave the tolerance there.
+    """
+    if len(xy) == 0:
+        return xy
+    starts, lengths = ends[:-1], np.diff(ends)
+    ring = np.repeat(np.arange(len(lengths)), lengths)
+    middle = np.add.reduceat(xy, starts) / lengths[:, None]
+    distance2 = ((xy - middle[ring]) ** 2).sum(axis=1)
+    farthest = np.lexsort((distance2, ring))[ends[1:] - 1] - starts
+    within = np.arange(len(xy)) - starts[ring]
+    rolled = starts[ring] + (within + farthest[ring]) % lengths[ring]
+    return np.asarray(xy[rolled], np.float64)
+
+
 def _ring_neighbours(ends: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     following = np.arange(1, ends[-1] + 1)
     preceding = np.arange(-1, ends[-1] - 1)
@@ -198,6 +224,16 @@ def _polygonal(shapes: Geometries) -> Geometries:
 def _areal(shape: shapely.Geometry) -> shapely.Geometry:
     parts = shapely.get_parts(shapely.get_parts(shape))
     return shapely.MultiPolygon([part for part in parts if part.geom_type == "Polygon"])
+
+
+def _mended(ground: Geometries) -> Geometries:
+    """Mend outlines that rounding at the CRS's large coordinates has made touch themselves."""
+    for i in np.flatnonzero(~shapely.is_valid(ground)).tolist():
+        parts = shapely.get_parts(_areal(shapely.make_valid(ground[i])))
+        area = shapely.area(parts)
+        parts = shapely.orient_polygons(parts[area > ROUNDING_SHARE * area.sum()])
+        ground[i] = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts.tolist())
+    return ground
 
 
 def _apply(transform: Affine, xy: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 CPU_BATCH = 4
 CUDA_BATCH_PER_GIB = 1.0
 MAX_BATCH = 32
+MASK_ROUNDING = 1e-3  # half precision rounds a sum of weights to a little over 1
 
 
 class Predictor:
@@ -82,7 +83,8 @@ class Predictor:
                 outputs = _forward_unpasted(self.model.module, images_BCHW)
             else:
                 outputs = self.model.module(list(images_BCHW.unbind()))
-        _check_contract(outputs, len(batch))
+        side_hw = None if self._cropped else (int(images.shape[2]), int(images.shape[3]))
+        _check_contract(outputs, len(batch), side_hw)
         return [
             self._to_detections(chip, _to_host(output, self.score_threshold))
             for chip, output in zip(batch.chips, outputs, strict=True)
@@ -90,8 +92,16 @@ class Predictor:
 
     def _to_detections(self, chip: Chip, output: dict[str, NDArray[Any]]) -> Detections:
         masks = output.pop("masks")
-        if not (np.isfinite(output["boxes"]).all() and np.isfinite(output["scores"]).all()):
-            raise ModelError("the model returned NaN or infinite boxes or scores: check its weights")
+        if not all(
+            np.isfinite(values).all() for values in (masks, output["boxes"], output["scores"])
+        ):
+            raise ModelError(
+                "the model returned NaN or infinite boxes, scores or masks: check its weights"
+            )
+        low, high = (float(masks.min()), float(masks.max())) if masks.size else (0.0, 0.0)
+        if low < 0 or high > 1 + MASK_ROUNDING:
+            raise ModelError(f"masks must be probabilities in [0, 1], got {low:.3g} to {high:.3g}")
+        masks = np.minimum(masks, 1)
         if self._cropped:
             return paste_masks(chip.scene_id, chip.window, probs=masks, **output)
         return crop_masks(chip.scene_id, chip.window, masks=masks, **output)
@@ -105,7 +115,8 @@ class Predictor:
             except RuntimeError as error:
                 if not _is_out_of_memory(error):
                     raise
-                pending = [*part.split(self._halve(len(part), error)), *pending]
+                size = self._halve(len(part), error)
+                pending = [smaller for each in (part, *pending) for smaller in each.split(size)]
                 continue
             yield from zip(part.chips, found, strict=True)
 
@@ -140,6 +151,8 @@ def _forward_unpasted(module: MaskRCNN, images_BCHW: torch.Tensor) -> list[dict[
     sizes = [(int(images_BCHW.shape[2]), int(images_BCHW.shape[3]))] * len(images_BCHW)
     images, _ = module.transform(list(images_BCHW.unbind()), None)
     features = module.backbone(images.tensors)
+    if isinstance(features, torch.Tensor):
+        features = {"0": features}
     proposals, _ = module.rpn(images, features, None)
     outputs, _ = module.roi_heads(features, proposals, images.image_sizes, None)
     for output, resized, size in zip(outputs, images.image_sizes, sizes, strict=True):
@@ -148,24 +161,34 @@ def _forward_unpasted(module: MaskRCNN, images_BCHW: torch.Tensor) -> list[dict[
     return list(outputs)
 
 
-def _check_contract(outputs: Any, count: int) -> None:
+def _check_contract(outputs: Any, count: int, side_hw: tuple[int, int] | None) -> None:
+    """Check outputs for `count` chips; `side_hw` is the masks' shape, None for a mask head's."""
     keys = ("boxes", "labels", "scores", "masks")
     good = isinstance(outputs, list | tuple) and len(outputs) == count
-    if not good or any(not isinstance(o, dict) or any(k not in o for k in keys) for o in outputs):
+    if not good or not all(
+        isinstance(output, dict) and all(torch.is_tensor(output.get(key)) for key in keys)
+        for output in outputs
+    ):
         raise ModelError(
             f"the model must return one dict of {', '.join(keys)} per image "
             "(torchvision's detection contract)"
         )
     for output in outputs:
-        n = len(output["boxes"])
-        ok = output["boxes"].shape == (n, 4) and output["masks"].dim() == 4
-        if not ok or any(len(output[key]) != n for key in keys):
-            shapes = {key: tuple(output[key].shape) for key in keys}
-            raise ModelError(f"the model's boxes, labels, scores and masks disagree: {shapes}")
+        shapes = {key: tuple(output[key].shape) for key in keys}
+        n = shapes["labels"][0] if shapes["labels"] else 0
+        masks_good = shapes["masks"][:2] == (n, 1) and len(shapes["masks"]) == 4
+        if n and side_hw is not None:
+            masks_good = shapes["masks"] == (n, 1, *side_hw)
+        agree = (shapes["boxes"], shapes["labels"], shapes["scores"]) == ((n, 4), (n,), (n,))
+        if not (agree and masks_good):
+            raise ModelError(
+                "the model's boxes (N, 4), labels (N,), scores (N,) and masks (N, 1, H, W) "
+                f"disagree with each other or the chip: {shapes}"
+            )
 
 
 def _to_host(output: dict[str, torch.Tensor], threshold: float) -> dict[str, NDArray[Any]]:
-    keep = output["scores"] >= threshold
+    keep = ~(output["scores"] < threshold)  # NaN is kept, to be found
     if not bool(keep.all()):
         output = {key: output[key][keep] for key in ("boxes", "labels", "scores", "masks")}
     masks = output["masks"].float()[:, 0]

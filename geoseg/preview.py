@@ -252,7 +252,7 @@ def _draw_scale(
     metres_per_px: float,
 ) -> None:
     pad, bar_height = text_px * 3 // 4, max(3, text_px // 4)
-    length_m = nice_length_m(max(size[0] * 0.22, text_px * 5) * metres_per_px)
+    length_m = nice_length_m(max(0.22 * min(size[0], 2 * size[1]), text_px * 5) * metres_per_px)
     length = round(length_m / metres_per_px)
     label = f"{length_m / 1000:g} km" if length_m >= 1000 else f"{length_m:g} m"
     height = 2 * pad + text_px + text_px // 3 + bar_height

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from builders import make_detections, make_window
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
@@ -58,6 +58,8 @@ def test_pasting_equals_torchvision_inside_the_box(
 ) -> None:
     x, y = map(np.round, corner) if whole else corner
     boxes = np.array([[x, y, x + size[0], y + size[1]]], np.float32)
+    assume(x + size[0] > 0 and y + size[1] > 0)  # torchvision's pasting fails on boxes outside
+    assume(x < 110 and y < 90)
     probs = np.random.default_rng(seed).random((1, m, m), np.float32) ** 0.3
     expected = torchvision_pasted(probs, boxes)[0]
     found = paste(probs, boxes)
@@ -131,7 +133,6 @@ def test_cropping_keeps_every_pixel_of_the_window(
         full = np.zeros((height, width))
         full[y0:y1, x0:x1] = found.mask(found.labels.tolist().index(i))
         assert np.abs(full - levels[i]).max() <= 1
-        assert (full[y0], full[y1 - 1], full[:, x0], full[:, x1 - 1]), "the box is tight"
         assert full[y0].any()
         assert full[y1 - 1].any()
         assert full[:, x0].any()

@@ -124,7 +124,7 @@ def test_optimised_bundled_model_detects_what_the_plain_one_does():
 def test_description_holds_the_spec_and_is_json():
     described = describe_model("maskrcnn_lite0")
     assert described["source"] == "bundled"
-    assert described["gsd_range_m"] == [0.13, 0.38]
+    assert described["gsd_range_m"] == [0.2, 0.38]
     assert json.loads(json.dumps(described)) == described
 
 

@@ -6,10 +6,14 @@ error is one line on stderr, and with `--json` an object on stdout.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import json
 import logging
+import signal
 import sys
+import threading
+import traceback
 import warnings
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -19,7 +23,8 @@ from geoseg import __version__
 from geoseg.errors import ConfigError, GeosegError, GeosegWarning, InputNotFoundError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+    from types import FrameType
 
 VERBS = {
     "run": "Map a scene: GeoTIFF in, footprints out.",
@@ -34,20 +39,30 @@ EXIT_USAGE = 2
 EXIT_PARTIAL = 3
 
 
+class _Interrupted(Exception):  # noqa: N818 - what happened, nobody's mistake
+    """The user or the system ended the run."""
+
+
 class _Verbs(click.Group):
     """Commands by name, imported on use, so that `geoseg --help` needs no libraries."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 - click's signature
+    def list_commands(self, ctx: click.Context) -> list[str]:
         return list(VERBS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in VERBS:
             return None
         module = importlib.import_module(f"geoseg.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (KeyboardInterrupt, EOFError) as error:  # before click writes a line of its own
+            raise _Interrupted from error
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs, in pipeline order"):
             formatter.write_dl(list(VERBS.items()))
 
@@ -59,7 +74,7 @@ def geoseg() -> None:
 
     \b
     geoseg run scene.tif -o footprints.geojson
-    """
+    """  # noqa: D301 - a real backspace: click's mark of lines that are not to be wrapped
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
@@ -71,24 +86,51 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
     code = 1
     try:
-        result = geoseg.main(words, prog_name="geoseg", standalone_mode=False)
+        with _terminable():
+            result = geoseg.main(words, prog_name="geoseg", standalone_mode=False)
         code = result if isinstance(result, int) else 0
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        code = EXIT_USAGE
+        click.echo(error.format_message(), err=True)
     except click.ClickException as error:
         code = error.exit_code
         _fail(error.format_message(), code, words, hint=_hint(error))
     except GeosegError as error:
         code = EXIT_USAGE if isinstance(error, ConfigError | InputNotFoundError) else 1
         _fail(str(error), code, words)
-    except (click.Abort, KeyboardInterrupt):
+    except (click.Abort, KeyboardInterrupt, _Interrupted):
         _fail("interrupted; nothing was written", code, words)
     except BrokenPipeError:
         sys.stderr.close()
+    except Exception as error:  # noqa: BLE001 - the last net: a bug, or a model's own code
+        if {"-v", "--verbose"} & set(words):
+            traceback.print_exc()
+        kind, text = type(error).__name__, str(error)[:200]
+        _fail(f"unexpected {kind}: {text} (-v shows where)", code, words)
     sys.exit(code)
 
 
+@contextlib.contextmanager
+def _terminable() -> Iterator[None]:
+    """Let SIGTERM clean up as Ctrl-C does."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt
+
+
 def _fail(message: str, code: int, words: list[str], *, hint: str = "") -> None:
+    message = " ".join(message.splitlines())
     click.echo(f"geoseg: {message}{hint}", err=True)
     if "--json" in words:
         click.echo(json.dumps({"error": message, "exit_code": code}))
@@ -100,4 +142,4 @@ def _hint(error: click.ClickException) -> str:
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
-    click.echo(f"warning: {message}", err=True)
+    click.echo(f"warning: {' '.join(str(message).splitlines())}", err=True)

@@ -12,11 +12,14 @@ if TYPE_CHECKING:
     from geoseg.grid import Grid
 
 
+VECTORS = frozenset({".geojson", ".geojsonl", ".gpkg", ".fgb", ".shp", ".pmtiles"})
+
+
 @click.command("info")
 @click.argument("thing")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(thing: str, *, as_json: bool) -> int:
-    """Describe THING: a scene, `model`, a model's name, a .parquet file or a folder of chips."""
+    """Describe THING: a scene, `model`, a model's name, our files or a folder of chips."""
     facts = _describe(thing)
     if as_json:
         click.echo(json.dumps(facts, default=str))
@@ -33,6 +36,8 @@ def _describe(thing: str) -> dict[str, Any]:
         return _chips(path)
     if path.suffix.lower() == ".parquet":
         return _parquet(path)
+    if path.suffix.lower() in VECTORS:
+        return _footprints(path)
     from geoseg.models import DEFAULT_MODEL, describe_model, list_models
 
     if thing == "model":
@@ -70,18 +75,24 @@ def _grid(grid: Grid) -> dict[str, Any]:
 
 def _parquet(path: Path) -> dict[str, Any]:
     from geoseg.errors import FormatError
-    from geoseg.stages.store import Origin, count_detections, detections_origin
-    from geoseg.vector import footprints_info
+    from geoseg.stages.store import count_detections, detections_origin
 
     try:
         origin = detections_origin(path)
     except FormatError:
-        info = footprints_info(path)
-        facts = {"footprints": info.count, "crs": info.crs.to_string()[:60], "bounds": info.bounds}
-        if "origin" not in info.metadata:
-            return facts
-        return {**facts, **_origin(Origin.from_json(info.metadata["origin"]))}
+        return _footprints(path)
     return {"detections": count_detections(path), **_origin(origin)}
+
+
+def _footprints(path: Path) -> dict[str, Any]:
+    from geoseg.stages.store import Origin
+    from geoseg.vector import footprints_info
+
+    info = footprints_info(path)
+    facts = {"footprints": info.count, "crs": info.crs.to_string()[:60], "bounds": info.bounds}
+    if "origin" not in info.metadata:
+        return facts
+    return {**facts, **_origin(Origin.from_json(info.metadata["origin"]))}
 
 
 def _origin(origin: Any) -> dict[str, Any]:
@@ -94,7 +105,7 @@ def _origin(origin: Any) -> dict[str, Any]:
 
 
 def _chips(folder: Path) -> dict[str, Any]:
-    from geoseg.stages.tile import ChipFolder
+    from geoseg.stages.chipfolder import ChipFolder
 
     chips = ChipFolder.open(folder)
     return {"chips": len(chips.chips), "scene": chips.scene_path, **_grid(chips.grid)}

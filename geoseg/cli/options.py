@@ -113,7 +113,10 @@ model_options = _all(
         help="A bundled name, a .safetensors file or an importable factory [maskrcnn_lite0].",
     ),
     click.option(
-        "--device", "model__device", metavar="auto|cpu|cuda|mps", help="Where the model runs [auto]."
+        "--device",
+        "model__device",
+        metavar="auto|cpu|cuda|mps",
+        help="Where the model runs [auto].",
     ),
     click.option(
         "--batch-size", "model__batch_size", type=int, help="Chips per forward pass [by device]."

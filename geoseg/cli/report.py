@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from typing import TYPE_CHECKING, Any, Self
@@ -48,7 +49,9 @@ class TerminalProgress:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
-            self._bar = tqdm(total=total, desc=stage, unit="chip", dynamic_ncols=True)
+            # A terminal that does not tell its size would get an empty bar.
+            size: Any = {"dynamic_ncols": True} if _columns() else {"ncols": 80, "nrows": 24}
+            self._bar = tqdm(total=total, desc=stage, unit="chip", **size)
 
     def advance(self, count: int) -> None:
         """Count chips done."""
@@ -64,6 +67,13 @@ class TerminalProgress:
                 f"{rate:.1f} chips/s, {left:.0f} s left",
                 err=True,
             )
+
+
+def _columns() -> int:
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns
+    except OSError:
+        return 0
 
 
 def finish(tally: Tally, outputs: list[Path], *, as_json: bool) -> int:
@@ -88,9 +98,13 @@ def _text(summary: dict[str, Any], outputs: list[Path]) -> str:
         line = f"{summary['chips']} chips: {summary['inferred']} done"
         line += f", {summary['skipped']} without data, {len(summary['failed'])} failed"
         lines.append(line + (f", {summary['km2']:.3f} km2" if summary["km2"] else ""))
+    if summary["chips"] and not summary["inferred"]:
+        lines.append("no chip holds data: the result is empty")
     counts = [(summary["detections"], "detections"), (summary["footprints"], "footprints")]
     if any(count for count, _ in counts):
         lines.append(", ".join(f"{count} {name}" for count, name in counts if count))
+    elif {"infer", "stitch"} & set(summary["seconds"]):
+        lines.append("found no building")
     seconds = ", ".join(f"{name} {value:.1f}" for name, value in summary["seconds"].items())
     rate = f"; {summary['chips_per_s']:.1f} chips/s" if summary["chips_per_s"] else ""
     lines.append(f"seconds: {seconds}{rate}")

@@ -36,8 +36,12 @@ def command(scene: str, output: Path, **parameters: Any) -> int:
     """
     config = options.make_config(parameters)
 
+    from geoseg.stages.tile import check_folder, tile
+
+    with options.wrong_use():
+        check_folder(output, overwrite=parameters["overwrite"])
+
     from geoseg.cli.report import TerminalProgress, finish
-    from geoseg.stages.tile import tile
 
     with TerminalProgress() as progress:
         tally = tile(

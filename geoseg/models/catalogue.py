@@ -91,7 +91,8 @@ def find_model(model: str) -> Source:
         return _from_file(Path(model))
     if model.endswith(_PICKLES):
         raise ModelError(
-            f"{model}: pickled weights are not loaded directly: convert them with `geoseg import-weights` first"
+            f"{model}: pickled weights are not loaded directly: "
+            "convert them with `geoseg import-weights` first"
         )
     if ":" in model:
         return _from_factory(model)

@@ -68,7 +68,8 @@ class ModelSpec:
     """Ordered by label, labels 1, 2, ... without a gap."""
     chip_size_px: int
     gsd_range_m: tuple[float, float] | None
-    """Ground metres per pixel seen in training, (finest, coarsest); None where unknown."""
+    """Ground metres per pixel it does best at, (finest, coarsest); None where unknown. `--gsd auto`
+    resamples scenes into this range: it may be narrower than what was seen in training."""
     mean: tuple[float, float, float]
     """Subtracted from RGB in [0, 1]."""
     std: tuple[float, float, float]

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from rasterio._err import CPLE_BaseError  # what rasterio lets through of GDAL's own
 from rasterio.errors import RasterioError
 
 from geoseg.errors import OutputError
@@ -71,7 +72,7 @@ def output_errors(path: Path) -> Iterator[None]:
         yield
     except OutputError:
         raise
-    except (RasterioError, OSError) as error:
+    except (RasterioError, CPLE_BaseError, OSError) as error:
         raise OutputError(
             f"{path}: cannot be written ({reason(error)}); check the folder and the free space"
         ) from error

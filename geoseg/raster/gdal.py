@@ -20,9 +20,9 @@ from geoseg.errors import InputNotFoundError, SceneError
 if TYPE_CHECKING:
     from rasterio.io import DatasetReader
 
-CACHE_MIN_BYTES = 32 * 2**20
+CACHE_MIN_BYTES = 64 * 2**20  # holds a chip row of 20,000 px, so memory is flat up to there
 CACHE_MAX_BYTES = 512 * 2**20
-CACHE_ROWS_PX = 640  # two rows of 300-px chips: threads may straddle the border of two rows
+CACHE_ROWS_PX = 300  # one row of chips: blocks shared along it, the usual case, decode once
 OVERSAMPLING = 4
 NORTH_UP_HINT = "make it north-up first: gdalwarp -t_srs EPSG:XXXX in.tif out.tif"
 

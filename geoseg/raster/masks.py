@@ -87,6 +87,7 @@ class MaskWriter:
             if error is None:
                 with replacing(self._path) as temporary, _env():
                     _copy_to_cog(self._work, temporary, self._kind)
+                    _read_back(temporary)
         finally:
             self._dataset = None
             self._work.unlink(missing_ok=True)
@@ -222,6 +223,17 @@ def _copy_to_cog(work: Path, path: Path, kind: Literal["ids", "probability"]) ->
     )
 
 
+def _read_back(path: Path) -> None:
+    """Read every block of a new file: its driver may say nothing of a disk that was full."""
+    with rasterio.open(path) as dataset:
+        levels = [None, *range(len(dataset.overviews(1)))]
+    for level in levels:
+        options = {} if level is None else {"overview_level": level}
+        with rasterio.open(path, **options) as dataset:
+            for _, window in dataset.block_windows(1):
+                dataset.read(1, window=window)
+
+
 def _check_ids(ids: Sequence[int] | NDArray[np.integer]) -> None:
     values = np.asarray(ids)
     if values.size and not (values.min() >= 1 and values.max() <= MAX_ID):
@@ -229,7 +241,7 @@ def _check_ids(ids: Sequence[int] | NDArray[np.integer]) -> None:
 
 
 def _env() -> rasterio.Env:
-    return rasterio.Env(GDAL_CACHEMAX=CACHE_MIN_BYTES * 2)
+    return rasterio.Env(GDAL_CACHEMAX=CACHE_MIN_BYTES)
 
 
 def _rio(window: Window) -> RioWindow:

@@ -33,7 +33,7 @@ def working_grid(
         gsd: "native" keeps the file's pixels; a number resamples to square ground pixels of that
             many metres; "auto" keeps the file's pixels where they are square and within
             `gsd_range_m`, and otherwise goes to the nearest resolution that is.
-        gsd_range_m: Least and greatest ground resolution the model knows, metres per pixel.
+        gsd_range_m: Least and greatest ground resolution the model does best at, metres per pixel.
         name: The scene, for messages.
 
     Returns:
@@ -57,7 +57,7 @@ def working_grid(
         target = float(gsd)
     if gsd_range_m is not None and not _within(target or native_m, gsd_range_m):
         warnings.warn(
-            f"{name}: read at {target or native_m:.3g} m per pixel, but the model knows "
+            f"{name}: read at {target or native_m:.3g} m per pixel, but the model does best at "
             f"{gsd_range_m[0]:g}-{gsd_range_m[1]:g} m; use --gsd auto",
             ResolutionWarning,
             stacklevel=3,

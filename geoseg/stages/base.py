@@ -7,7 +7,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
+from affine import Affine
+from pyproj import CRS
+
 from geoseg.errors import ReadError
+from geoseg.grid import Grid
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -83,7 +87,7 @@ class Tally:
         """Count a chip that could not be read."""
         self.failed.append((chip.name, str(error)))
 
-    def skip(self, chip: Chip) -> None:  # noqa: ARG002 - the reader's callback names the chip
+    def skip(self, chip: Chip) -> None:
         """Count a chip without data."""
         self.skipped += 1
 
@@ -108,3 +112,27 @@ class Tally:
             | {"total": round(total, 3)},
             "chips_per_s": round(self.inferred / working, 3) if working else None,
         }
+
+
+def grid_values(grid: Grid) -> dict[str, Any]:
+    """Return a grid as plain values, ready for JSON."""
+    return {
+        "crs": grid.crs.to_wkt(),
+        "transform": list(grid.transform)[:6],
+        "height": grid.height,
+        "width": grid.width,
+    }
+
+
+def grid_from(values: dict[str, Any]) -> Grid:
+    """Return the grid that `grid_values` described.
+
+    Raises:
+        Exception: ValueError, KeyError, TypeError or RuntimeError where it described none.
+    """
+    return Grid(
+        crs=CRS.from_wkt(values["crs"]),
+        transform=Affine(*map(float, values["transform"])),
+        height=int(values["height"]),
+        width=int(values["width"]),
+    )

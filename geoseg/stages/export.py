@@ -2,27 +2,35 @@
 
 from __future__ import annotations
 
-import json
-import os
+import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Self
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 
 from geoseg import __version__
-from geoseg.errors import ConfigError, FormatError, InputNotFoundError, OutputError
+from geoseg.config import load_config
+from geoseg.errors import (
+    ConfigError,
+    GeosegWarning,
+    InputNotFoundError,
+    OutputError,
+    ReadError,
+)
 from geoseg.footprints import empty_footprints
 from geoseg.preview import draw_preview
 from geoseg.raster import MaskWriter, Scene, rasterize_footprints
 from geoseg.stages.base import Tally
+from geoseg.stages.staging import Staging, check_apart, check_new_file
 from geoseg.stages.store import Origin
 from geoseg.vector import FootprintWriter, check_output, footprints_info, read_footprints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
     from types import TracebackType
 
     from geoseg.stitch import Instance
@@ -47,18 +55,22 @@ class OutputPlan:
         check_output(self.vector)
         for path, suffixes in ((self.mask, (".tif", ".tiff")), (self.preview, (".png",))):
             if path is not None:
-                _check_path(path, suffixes)
+                check_new_file(path, suffixes)
         if len({path.resolve() for path in self.paths}) < len(self.paths):
-            raise OutputError(f"outputs must be different files, got {self.paths}")
+            raise OutputError(f"outputs must be different files, got {self._names}")
 
     @property
     def paths(self) -> list[Path]:
         """The files that will be there."""
         return [path for path in (self.vector, self.mask, self.preview) if path is not None]
 
+    @property
+    def _names(self) -> str:
+        return ", ".join(str(path) for path in self.paths)
+
 
 class Outputs:
-    """Footprints in, files out, all at a clean exit; a context manager.
+    """Footprints in, files out, all together at a clean exit or none; a context manager.
 
     Args:
         plan: What is to be written.
@@ -75,14 +87,25 @@ class Outputs:
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
-        metadata = {"version": __version__, "origin": self._origin.to_json()}
+        # Left in reverse: mask and picture are finished out of sight, the vector file is moved into
+        # place, and the staging moves the two after it.
+        plan, origin = self._plan, self._origin
+        metadata = {"version": __version__, "origin": origin.to_json()}
         with ExitStack() as stack:
+            self._staging = stack.enter_context(Staging())
             self._writer = stack.enter_context(
-                FootprintWriter(self._plan.vector, crs=self._origin.grid.crs, metadata=metadata)
+                FootprintWriter(plan.vector, crs=origin.grid.crs, metadata=metadata)
             )
+            stack.enter_context(self._staging.naming())
+            if plan.preview is not None:
+                self._picture = self._staging.place(plan.preview)
+                if self._scene is None:
+                    self._scene = stack.enter_context(open_origin(origin))
+                stack.push(self._draw)
             self._mask = None
-            if self._plan.mask is not None:
-                mask = MaskWriter(self._plan.mask, self._origin.grid, self._plan.mask_kind)
+            if plan.mask is not None:
+                place = self._staging.place(plan.mask)
+                mask = MaskWriter(place, origin.grid, plan.mask_kind)
                 self._mask = stack.enter_context(mask)
             self._stack = stack.pop_all()
         return self
@@ -94,9 +117,11 @@ class Outputs:
         trace: TracebackType | None,
     ) -> None:
         self._stack.__exit__(kind, error, trace)
-        if kind is None and self._plan.preview is not None:
-            drawn = _concat(self._drawn, self._origin)
-            draw(self._plan.preview, drawn, self._origin, scene=self._scene)
+
+    def _draw(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            assert self._scene is not None, "entering opened the scene of a picture"
+            draw(self._picture, _concat(self._drawn, self._origin), self._scene)
 
     def add(self, footprints: gpd.GeoDataFrame, instances: Sequence[Instance]) -> None:
         """Write some footprints.
@@ -115,17 +140,41 @@ class Outputs:
         self._count += len(footprints)
 
 
-def draw(
-    path: Path, footprints: gpd.GeoDataFrame, origin: Origin, *, scene: Scene | None
-) -> None:
-    """Draw footprints over their scene's imagery."""
-    with ExitStack() as stack:
-        if scene is None:
-            scene = stack.enter_context(Scene.open(origin.scene_path, gsd="native"))
+def open_origin(origin: Origin) -> Scene:
+    """Open the scene that footprints or detections come from, for a picture.
+
+    Raises:
+        InputNotFoundError: It is not where it was.
+    """
+    recorded = origin.config.get("scene")
+    look = recorded if isinstance(recorded, dict) else {}
+    chosen = {f"scene.{key}": look.get(key) for key in ("bands", "rescale")}
+    options = load_config(options=chosen).scene
+    try:
+        return Scene.open(
+            origin.scene_path, bands=options.bands, rescale=options.rescale, gsd="native"
+        )
+    except InputNotFoundError as error:
+        raise InputNotFoundError(
+            f"the picture needs the scene {origin.scene_path}, which is not there: "
+            "put it back, or export with --scene"
+        ) from error
+
+
+def draw(path: Path, footprints: gpd.GeoDataFrame, scene: Scene) -> None:
+    """Draw footprints over their scene's imagery, or over black where that is damaged."""
+    try:
         image, _, grid = scene.overview(PREVIEW_PX)
-        if footprints.crs != grid.crs:
-            footprints = footprints.to_crs(grid.crs)
-        draw_preview(image, grid, footprints, path=path)
+    except ReadError as error:
+        warnings.warn(f"picture without imagery: {error}", GeosegWarning, stacklevel=2)
+        factor = min(1.0, PREVIEW_PX / max(scene.grid.height, scene.grid.width))
+        sides = (scene.grid.height, scene.grid.width)
+        height, width = (max(1, round(side * factor)) for side in sides)
+        grid = scene.grid.scaled(height=height, width=width)
+        image = np.zeros((height, width, 3), np.uint8)
+    if footprints.crs != grid.crs:
+        footprints = footprints.to_crs(grid.crs)
+    draw_preview(image, grid, footprints, path=path)
 
 
 def export(footprints: Path, plan: OutputPlan, *, scene_path: str | None = None) -> Tally:
@@ -141,29 +190,41 @@ def export(footprints: Path, plan: OutputPlan, *, scene_path: str | None = None)
             be written; nothing is left behind.
     """
     plan.check()
+    check_apart(plan.paths, [footprints, scene_path])
     if plan.mask is not None and plan.mask_kind != "ids":
         raise ConfigError("a mask of probability needs detections: use run or footprints")
     info = footprints_info(footprints)
     origin = _origin_of(info.metadata, footprints, scene_path) if _needs_scene(plan) else None
+    if origin is not None:
+        check_apart(plan.paths, [origin.scene_path])
     tally = Tally()
     kept: list[gpd.GeoDataFrame] = []
-    with FootprintWriter(plan.vector, crs=info.crs, metadata=info.metadata or None) as writer:
+    with (
+        Staging() as staging,
+        FootprintWriter(plan.vector, crs=info.crs, metadata=info.metadata or None) as writer,
+        staging.naming(),
+    ):
         for frame in read_footprints(footprints):
             writer.write(frame)
             tally.footprints += len(frame)
             if origin is not None:
                 kept.append(frame[["score", frame.geometry.name]])
-    if origin is not None:
-        _write_rasters(plan, _concat(kept, origin).to_crs(origin.grid.crs), origin)
+        if origin is not None:
+            found = _concat(kept, origin).to_crs(origin.grid.crs)
+            _write_rasters(plan, found, origin, staging)
     return tally
 
 
-def _write_rasters(plan: OutputPlan, footprints: gpd.GeoDataFrame, origin: Origin) -> None:
+def _write_rasters(
+    plan: OutputPlan, footprints: gpd.GeoDataFrame, origin: Origin, staging: Staging
+) -> None:
     if plan.mask is not None:
         ids = range(1, len(footprints) + 1)
-        rasterize_footprints(plan.mask, origin.grid, footprints.geometry.to_numpy(), ids)
+        place = staging.place(plan.mask)
+        rasterize_footprints(place, origin.grid, footprints.geometry.to_numpy(), ids)
     if plan.preview is not None:
-        draw(plan.preview, footprints, origin, scene=None)
+        with open_origin(origin) as scene:
+            draw(staging.place(plan.preview), footprints, scene)
 
 
 def _needs_scene(plan: OutputPlan) -> bool:
@@ -190,16 +251,3 @@ def _concat(frames: list[gpd.GeoDataFrame], origin: Origin) -> gpd.GeoDataFrame:
     if not frames:
         return empty_footprints(origin.grid.crs)
     return gpd.GeoDataFrame(pd.concat(frames, ignore_index=True))
-
-
-def _check_path(path: Path, suffixes: tuple[str, ...]) -> None:
-    if path.suffix.lower() not in suffixes:
-        raise OutputError(f"{path}: must end in {' or '.join(suffixes)}")
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; give a file name")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: the folder {path.parent} does not exist; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path}: the folder {path.parent} is read-only")
-
-

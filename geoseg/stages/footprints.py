@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from geoseg.footprints import make_footprints
 from geoseg.stages.base import Tally
-from geoseg.stages.export import Outputs, OutputPlan
+from geoseg.stages.export import OutputPlan, Outputs
+from geoseg.stages.staging import check_apart
 from geoseg.stages.store import chips_in_rows, detections_origin, read_detections
 from geoseg.stitch import Stitcher
 
@@ -105,11 +106,15 @@ def footprints(detections: Path, plan: OutputPlan, config: Config) -> Tally:
         GeosegError: The input is damaged or an output cannot be written; nothing is left behind.
     """
     plan.check()
+    check_apart(plan.paths, [detections])
     origin = detections_origin(detections)
+    check_apart(plan.paths, [origin.scene_path])
     tally = Tally()
     with ExitStack() as stack:
         outputs = stack.enter_context(Outputs(plan, origin, scene=None))
-        make_all(_counted(read_detections(detections), config, tally), origin, config, outputs, tally)
+        make_all(
+            _counted(read_detections(detections), config, tally), origin, config, outputs, tally
+        )
     return tally
 
 
@@ -119,5 +124,6 @@ def _counted(
     for chip, detections in found:
         kept = detections.take(detections.scores >= config.model.score)
         tally.chips += 1
+        tally.inferred += 1
         tally.detections += len(kept)
         yield chip, kept

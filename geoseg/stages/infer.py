@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import warnings
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from geoseg.errors import GeosegWarning
 from geoseg.models import find_model, load_model
 from geoseg.predict import Predictor
 from geoseg.raster import read_batches
+from geoseg.raster.resolution import working_grid
 from geoseg.stages.base import Progress, Silence, Tally
+from geoseg.stages.chipfolder import ChipFolder
+from geoseg.stages.staging import check_apart
 from geoseg.stages.store import DetectionWriter, Origin, check_detections_output
-from geoseg.stages.tile import ChipFolder, open_scene, owned_area_m2, plan_scene
+from geoseg.stages.tile import limit_to_aoi, open_scene, owned_area_m2, plan_scene
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
     from geoseg.chips import Chip
     from geoseg.config import Config
@@ -49,8 +54,9 @@ def open_work(path: str, config: Config, stack: ExitStack) -> Work:
     source: ChipSource
     if Path(path).is_dir():
         folder = ChipFolder.open(Path(path))
-        source, chips, scene_id = folder, list(folder.chips), folder.scene_id
-        scene_path, grid = folder.scene_path, folder.grid
+        source, scene_id, scene_path, grid = folder, folder.scene_id, folder.scene_path, folder.grid
+        chips = limit_to_aoi(folder.chips, grid, config)
+        _check_cut(folder, config, spec)
     else:
         scene = stack.enter_context(open_scene(path, config, spec))
         source, scene_id, scene_path, grid = scene, scene.scene_id, scene.path, scene.grid
@@ -77,7 +83,7 @@ def load_predictor(config: Config, *, size_px: int) -> Predictor:
 
 def detect(
     work: Work, predictor: Predictor, config: Config, tally: Tally, progress: Progress
-) -> Iterator[tuple[Chip, Detections]]:
+) -> Generator[tuple[Chip, Detections], None, None]:
     """Yield each chip that holds data with what was found in it, counting as it goes."""
     tally.chips = len(work.chips)
     progress.start("infer", len(work.chips))
@@ -90,16 +96,17 @@ def detect(
         on_error=tally.fail,
         on_empty=tally.skip,
     )
-    waited = tally.timed_items("read", batches)
     done = 0
-    for chip, detections in tally.timed_items("infer", predictor.stream(waited)):
-        tally.inferred += 1
-        tally.detections += len(detections)
-        tally.area_m2 += owned_area_m2(chip, work.grid)
-        count = tally.inferred + tally.skipped + len(tally.failed)
-        progress.advance(count - done)
-        done = count
-        yield chip, detections
+    with closing(batches):
+        waited = tally.timed_items("read", batches)
+        for chip, detections in tally.timed_items("infer", predictor.stream(waited)):
+            tally.inferred += 1
+            tally.detections += len(detections)
+            tally.area_m2 += owned_area_m2(chip, work.grid)
+            count = tally.inferred + tally.skipped + len(tally.failed)
+            progress.advance(count - done)
+            done = count
+            yield chip, detections
     progress.advance(len(work.chips) - done)
     tally.check()
 
@@ -117,19 +124,34 @@ def infer(path: str, output: Path, config: Config, *, progress: Progress | None 
         GeosegError: An input, the model or the output does not serve; nothing is written.
     """
     check_detections_output(output)
+    check_apart([output], [path, config.scene.aoi])
     tally = Tally()
     with ExitStack() as stack:
         work = open_work(path, config, stack)
         with tally.timed("load"):
             predictor = load_predictor(config, size_px=work.size_px)
         writer = stack.enter_context(DetectionWriter(output, work.origin))
-        for chip, detections in detect(work, predictor, config, tally, progress or Silence()):
-            writer.write(chip, detections)
+        with closing(detect(work, predictor, config, tally, progress or Silence())) as found:
+            for chip, detections in found:
+                writer.write(chip, detections)
     return tally
 
 
 def _frame_px(chips: list[Chip]) -> int:
     return max((max(chip.window.height, chip.window.width) for chip in chips), default=1)
+
+
+def _check_cut(folder: ChipFolder, config: Config, spec: ModelSpec) -> None:
+    """Warn of what was settled when the chips were cut and does not fit what is asked now."""
+    asked = config.scene
+    if asked.bands is not None or asked.rescale != "auto" or asked.gsd != "auto":
+        warnings.warn(
+            f"{folder.folder}: bands, rescale and gsd were settled when the chips were cut; "
+            "give them to `geoseg tile`",
+            GeosegWarning,
+            stacklevel=2,
+        )
+    working_grid(folder.grid, "native", spec.gsd_range_m, name=str(folder.folder))
 
 
 def _about(spec: ModelSpec) -> dict[str, object]:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from geoseg.stages.base import Progress, Silence, Tally
-from geoseg.stages.export import Outputs, OutputPlan
+from geoseg.stages.export import OutputPlan, Outputs
 from geoseg.stages.footprints import make_all
 from geoseg.stages.infer import detect, load_predictor, open_work
+from geoseg.stages.staging import check_apart
 
 if TYPE_CHECKING:
     from geoseg.config import Config
@@ -30,6 +31,7 @@ def run(path: str, plan: OutputPlan, config: Config, *, progress: Progress | Non
         GeosegError: An input, the model or an output does not serve; nothing is left behind.
     """
     plan.check()
+    check_apart(plan.paths, [path, config.scene.aoi])
     tally = Tally()
     with ExitStack() as stack:
         work = open_work(path, config, stack)
@@ -37,5 +39,7 @@ def run(path: str, plan: OutputPlan, config: Config, *, progress: Progress | Non
             predictor = load_predictor(config, size_px=work.size_px)
         outputs = stack.enter_context(Outputs(plan, work.origin, scene=work.scene))
         found = detect(work, predictor, config, tally, progress or Silence())
-        make_all(found, work.origin, config, outputs, tally)
+        # Closed before the scene is: reader threads must not outlive its handles.
+        with closing(found):
+            make_all(found, work.origin, config, outputs, tally)
     return tally

@@ -7,10 +7,11 @@ file appears whole or not at all.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
-import os
 import tempfile
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -18,17 +19,19 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from affine import Affine
-from pyproj import CRS
 
 from geoseg.chips import Chip
 from geoseg.detections import Detections
-from geoseg.errors import FormatError, InputNotFoundError, OutputError
-from geoseg.grid import Grid, Window
+from geoseg.errors import FormatError, InputNotFoundError
+from geoseg.grid import Window
+from geoseg.stages.base import grid_from, grid_values
+from geoseg.stages.staging import check_new_file, output_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
     from types import TracebackType
+
+    from geoseg.grid import Grid
 
 FORMAT = "geoseg-detections-1"
 _KEY = b"geoseg"
@@ -61,14 +64,10 @@ class Origin:
 
     def to_json(self) -> str:
         """Return the origin as JSON text."""
-        grid = {
-            "crs": self.grid.crs.to_wkt(),
-            "transform": list(self.grid.transform)[:6],
-            "height": self.grid.height,
-            "width": self.grid.width,
+        plain = {
+            name: getattr(self, name) for name in ("scene_id", "scene_path", "model", "config")
         }
-        plain = {name: getattr(self, name) for name in ("scene_id", "scene_path", "model", "config")}
-        return json.dumps({**plain, "labels": self.labels, "grid": grid})
+        return json.dumps({**plain, "labels": self.labels, "grid": grid_values(self.grid)})
 
     @classmethod
     def from_json(cls, text: str | bytes) -> Self:
@@ -81,17 +80,13 @@ class Origin:
             values = json.loads(text)
             grid = values.pop("grid")
             return cls(
-                grid=Grid(
-                    crs=CRS.from_wkt(grid["crs"]),
-                    transform=Affine(*map(float, grid["transform"])),
-                    height=int(grid["height"]),
-                    width=int(grid["width"]),
-                ),
+                grid=grid_from(grid),
                 labels={int(label): str(name) for label, name in values.pop("labels").items()},
                 **values,
             )
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise FormatError(f"the file's description of its scene is damaged: {error}") from error
+            text = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
+            raise FormatError(f"the file's description of its scene is damaged: {text}") from error
 
 
 class DetectionWriter:
@@ -107,16 +102,22 @@ class DetectionWriter:
 
     def __init__(self, path: Path, origin: Origin) -> None:
         check_detections_output(path)
-        self._path = path
+        self._path = path.resolve()
         self._schema = SCHEMA.with_metadata({_KEY: origin.to_json().encode(), b"format": FORMAT})
         self._pending: list[pa.RecordBatch] = []
 
     def __enter__(self) -> Self:
-        self._folder = tempfile.TemporaryDirectory(prefix=".geoseg-", dir=self._path.parent)
-        self._new = Path(self._folder.name, "detections.parquet")
-        self._writer = pq.ParquetWriter(
-            self._new, self._schema, compression="zstd", use_dictionary=False
-        )
+        with ExitStack() as stack, output_errors(self._path):
+            work = tempfile.TemporaryDirectory(prefix=".geoseg-", dir=self._path.parent)
+            self._new = Path(stack.enter_context(work), "detections.parquet")
+            self._writer = pq.ParquetWriter(
+                self._new,
+                self._schema,
+                compression="zstd",
+                use_dictionary=False,
+                write_page_checksum=True,
+            )
+            self._stack = stack.pop_all()
         return self
 
     def write(self, chip: Chip, detections: Detections) -> None:
@@ -132,24 +133,20 @@ class DetectionWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
+        with self._stack:
             if kind is None:
                 self._flush()
-            self._writer.close()
-            if kind is None:
-                os.replace(self._new, self._path)
-        except OSError as failure:
-            if kind is None:
-                raise OutputError(f"{self._path}: cannot be written: {failure}") from failure
-        finally:
-            self._folder.cleanup()
+                with output_errors(self._path):
+                    self._writer.close()
+                    self._new.replace(self._path)
+            else:
+                with contextlib.suppress(OSError):  # a full disk, most likely reported already
+                    self._writer.close()
 
     def _flush(self) -> None:
-        try:
-            if self._pending:
+        if self._pending:
+            with output_errors(self._path):
                 self._writer.write_table(pa.Table.from_batches(self._pending))
-        except OSError as failure:
-            raise OutputError(f"{self._path}: cannot be written: {failure}") from failure
         self._pending = []
 
 
@@ -159,14 +156,7 @@ ROW_GROUP = 4096
 
 def check_detections_output(path: Path) -> None:
     """Raise OutputError, before any work, if a detections file cannot be written there."""
-    if path.suffix.lower() != ".parquet":
-        raise OutputError(f"{path}: detections are written as .parquet, got {path.suffix!r}")
-    if path.is_dir():
-        raise OutputError(f"{path}: is a folder; give a file name")
-    if not path.parent.is_dir():
-        raise OutputError(f"{path}: the folder {path.parent} does not exist; make it first")
-    if not os.access(path.parent, os.W_OK):
-        raise OutputError(f"{path}: the folder {path.parent} is read-only")
+    check_new_file(path, (".parquet",))
 
 
 def detections_origin(path: Path) -> Origin:
@@ -185,7 +175,12 @@ def detections_origin(path: Path) -> Origin:
     metadata = schema.metadata or {}
     if metadata.get(b"format") != FORMAT.encode() or _KEY not in metadata:
         raise FormatError(f"{path}: not a detections file; `geoseg infer` writes them")
-    return Origin.from_json(metadata[_KEY])
+    if not schema.equals(SCHEMA):
+        raise FormatError(f"{path}: its columns are not those of detections; infer again")
+    try:
+        return Origin.from_json(metadata[_KEY])
+    except FormatError as error:
+        raise FormatError(f"{path}: {error}") from error
 
 
 def count_detections(path: Path) -> int:
@@ -212,7 +207,7 @@ def read_detections(path: Path) -> Iterator[tuple[Chip, Detections]]:
 
 def _row_groups(path: Path) -> Iterator[pa.Table]:
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             for i in range(file.num_row_groups):
                 table = file.read_row_group(i)
                 if table.num_rows:
@@ -251,6 +246,8 @@ def _fixed(values: np.ndarray, kind: pa.DataType) -> pa.Array:
 
 def _from_table(table: pa.Table, scene_id: str, path: Path) -> tuple[Chip, Detections]:
     table = table.combine_chunks()
+    if any(column.null_count for column in table.columns):
+        raise FormatError(f"{path}: damaged: values are missing; run `geoseg infer` again")
     first = {name: table.column(name)[0].as_py() for name in _INTS}
     try:
         chip = Chip(
@@ -273,7 +270,9 @@ def _from_table(table: pa.Table, scene_id: str, path: Path) -> tuple[Chip, Detec
             masks=[part.reshape(h, w) for part, (h, w) in zip(data, shapes.tolist(), strict=True)],
         )
     except (ValueError, TypeError, AttributeError) as error:
-        raise FormatError(f"{path}: damaged at chip {first['row']}, {first['col']}: {error}") from error
+        raise FormatError(
+            f"{path}: damaged at chip {first['row']}, {first['col']}: {error}"
+        ) from error
 
 
 def _rows_of_4(table: pa.Table, name: str) -> np.ndarray:

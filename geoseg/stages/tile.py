@@ -1,48 +1,40 @@
 """Tile: a scene becomes a plan of chips, and on request a folder of chip images.
 
 The folder holds `index.parquet` (GeoParquet: where each chip lies), `images/` and a COCO
-`annotation.json`. It appears whole or not at all, and `ChipFolder` reads it back as a source of
-chips for inference.
+`annotation.json`. It appears whole or not at all; `ChipFolder` reads it back.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
-import geopandas as gpd
-import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
-import shapely
-from affine import Affine
-from pyproj import CRS
 
 from geoseg.chips import CHIP_SIZE_PX, Chip, plan_chips
 from geoseg.coco import coco_annotations, coco_document, coco_images
-from geoseg.errors import FormatError, InputNotFoundError, OutputError, ReadError
-from geoseg.grid import Grid, Window
-from geoseg.raster import Scene, read_batches, read_chip_image, write_chip_image
+from geoseg.errors import GeosegError, OutputError
+from geoseg.raster import Scene, read_batches, write_chip_image
 from geoseg.stages.base import Progress, Silence, Tally
+from geoseg.stages.chipfolder import IMAGES, INDEX, file_name, write_index
+from geoseg.stages.staging import check_parent
 from geoseg.vector import chips_touching, read_aoi, read_vector
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
-    from numpy.typing import NDArray
+    import geopandas as gpd
 
     from geoseg.config import Config
+    from geoseg.grid import Grid
     from geoseg.models import ModelSpec
 
-INDEX = "index.parquet"
-_KEY = b"geoseg"
-_WINDOW = ("row_off", "col_off", "height", "width")
+COCO = "annotation.json"
 WRITE_THREADS = 2
 
 
@@ -66,65 +58,14 @@ def plan_scene(scene_id: str, grid: Grid, config: Config, *, default_size_px: in
         size_px=config.chips.size_px or default_size_px,
         overlap_px=config.chips.overlap_px,
     )
+    return limit_to_aoi(chips, grid, config)
+
+
+def limit_to_aoi(chips: Sequence[Chip], grid: Grid, config: Config) -> list[Chip]:
+    """Return the chips that touch the config's area of interest: all without one."""
     if config.scene.aoi is None:
-        return chips
+        return list(chips)
     return chips_touching(chips, grid, read_aoi(config.scene.aoi, grid))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ChipFolder:
-    """A folder written by `tile`, as a source of chips."""
-
-    folder: Path
-    scene_id: str
-    scene_path: str
-    grid: Grid
-    chips: tuple[Chip, ...]
-    files: dict[str, str]
-    """Image path in the folder by chip name."""
-
-    @classmethod
-    def open(cls, folder: Path) -> Self:
-        """Read a folder's index.
-
-        Raises:
-            InputNotFoundError: There is no index in it.
-            FormatError: The index is torn or not ours.
-        """
-        path = folder / INDEX
-        if not path.is_file():
-            raise InputNotFoundError(
-                f"{folder}: no {INDEX} in it; `geoseg tile SCENE -o {folder}` writes one"
-            )
-        try:
-            table = pq.read_table(path)
-            about = json.loads(table.schema.metadata[_KEY])
-            rows = table.drop_columns(["geometry", "bbox"]).to_pylist()
-            grid = _grid_from(about["grid"])
-            chips = tuple(_chip_from(row) for row in rows)
-            files = {chip.name: row["file_name"] for chip, row in zip(chips, rows, strict=True)}
-        except (pa.ArrowException, OSError, ValueError, KeyError, TypeError) as error:
-            reason = " ".join(str(error).split())[:160]
-            raise FormatError(f"{path}: not an index of chips, or torn: {reason}") from error
-        return cls(
-            folder=folder,
-            scene_id=about["scene_id"],
-            scene_path=about["scene_path"],
-            grid=grid,
-            chips=chips,
-            files=files,
-        )
-
-    def read_chip(self, chip: Chip) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
-        """Return a chip's image (3, h, w) and valid (h, w)."""
-        path = self.folder / self.files[chip.name]
-        image, valid = read_chip_image(path)
-        if valid.shape != (chip.window.height, chip.window.width):
-            raise ReadError(
-                f"{path}: must be {chip.window.height}x{chip.window.width} px as in the index, "
-                f"got {valid.shape[0]}x{valid.shape[1]}"
-            )
-        return image, valid
 
 
 def tile(
@@ -154,7 +95,8 @@ def tile(
     Raises:
         GeosegError: The scene, labels or folder do not serve; the folder is left as it was.
     """
-    _check_folder(folder, overwrite=overwrite)
+    check_folder(folder, overwrite=overwrite)
+    folder = folder.resolve()
     progress = progress or Silence()
     tally = Tally()
     with open_scene(scene_path, config, None) as scene:
@@ -162,41 +104,66 @@ def tile(
         buildings = None if labels is None else read_vector(labels, crs=scene.grid.crs)
         tally.chips = len(chips)
         progress.start("tile", len(chips))
-        with tempfile.TemporaryDirectory(prefix=".geoseg-", dir=folder.resolve().parent) as work:
+        with (
+            _write_errors(folder),
+            tempfile.TemporaryDirectory(prefix=".geoseg-", dir=folder.parent) as work,
+        ):
             new = Path(work, "chips")
-            (new / "images").mkdir(parents=True)
-            try:
-                written = _write_images(scene, chips, new, image_format, tally, progress, config)
-                tally.check()
-                _write_index(new / INDEX, scene, written, image_format)
-                _write_coco(new / "annotation.json", scene, written, image_format, buildings)
-                _move(new, folder)
-            except OSError as error:
-                if isinstance(error, ReadError | OutputError):
-                    raise
-                raise OutputError(f"{folder}: cannot be written: {error}") from error
+            (new / IMAGES).mkdir(parents=True)
+            written = _write_images(
+                scene,
+                chips,
+                new,
+                suffix=image_format,
+                tally=tally,
+                progress=progress,
+                config=config,
+            )
+            tally.check()
+            write_index(new / INDEX, scene, written, image_format)
+            _write_coco(new / COCO, scene, written, image_format, buildings)
+            _move(new, folder)
     return tally
 
 
-def _check_folder(folder: Path, *, overwrite: bool) -> None:
-    parent = folder.resolve().parent
-    if not parent.is_dir():
-        raise OutputError(f"{folder}: the folder {parent} does not exist; make it first")
-    if not os.access(parent, os.W_OK):
-        raise OutputError(f"{folder}: the folder {parent} is read-only")
+@contextmanager
+def _write_errors(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (pa.ArrowException, OSError) as error:
+        if isinstance(error, GeosegError) and not isinstance(error, OutputError):
+            raise
+        cause: BaseException = error
+        while cause.__cause__ is not None:
+            cause = cause.__cause__
+        reason = " ".join(str(cause).split())[:160]
+        raise OutputError(f"{folder}: chips cannot be written: {reason}") from error
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raise OutputError, before any work, if chips cannot be written to a folder.
+
+    Only what `tile` wrote is ever replaced: a folder that holds anything else is refused.
+    """
     if folder.exists() and not folder.is_dir():
         raise OutputError(f"{folder}: must be a folder, is a file")
-    if folder.is_dir() and any(folder.iterdir()):
-        if not (folder / INDEX).is_file():
-            raise OutputError(f"{folder}: must be new or empty; it holds other files")
-        if not overwrite:
-            raise OutputError(f"{folder}: holds chips already; give --overwrite to replace them")
+    check_parent(folder)
+    held = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    if foreign := sorted(held - {INDEX, COCO, IMAGES}):
+        raise OutputError(
+            f"{folder}: must be new, empty or a former folder of chips; it holds {foreign[0]!r}"
+        )
+    if held and INDEX not in held:
+        raise OutputError(f"{folder}: must be new or empty; it holds other files")
+    if held and not overwrite:
+        raise OutputError(f"{folder}: holds chips already; give --overwrite to replace them")
 
 
 def _write_images(
     scene: Scene,
     chips: Sequence[Chip],
     new: Path,
+    *,
     suffix: str,
     tally: Tally,
     progress: Progress,
@@ -214,12 +181,12 @@ def _write_images(
         on_error=tally.fail,
         on_empty=tally.skip,
     )
-    with ThreadPoolExecutor(WRITE_THREADS, thread_name_prefix="geoseg-write") as pool:
+    with closing(batches), ThreadPoolExecutor(WRITE_THREADS) as pool:
         for batch in batches:
             jobs = []
             for chip, image, valid in zip(batch.chips, batch.images, batch.valid, strict=True):
                 h, w = chip.window.height, chip.window.width
-                path = new / _file_name(chip, suffix)
+                path = new / file_name(chip, suffix)
                 grid = scene.grid.window_grid(chip.window)
                 args = (path, image[:, :h, :w], grid, valid[:h, :w])
                 jobs.append(pool.submit(write_chip_image, *args))
@@ -229,6 +196,7 @@ def _write_images(
             tally.inferred += len(batch)
             tally.area_m2 += sum(owned_area_m2(chip, scene.grid) for chip in batch.chips)
             progress.advance(len(batch))
+    progress.advance(len(chips) - len(written))
     return written
 
 
@@ -239,74 +207,6 @@ def owned_area_m2(chip: Chip, grid: Grid) -> float:
     return float(grid.pixel_area_m2(*centre)) * core.height * core.width
 
 
-def _file_name(chip: Chip, suffix: str) -> str:
-    return f"images/{chip.name}.{suffix}"
-
-
-def _write_index(
-    path: Path, scene: Scene, written: Sequence[tuple[Chip, float]], suffix: str
-) -> None:
-    grid = scene.grid
-    frame = gpd.GeoDataFrame(
-        [_index_row(chip, fraction, grid, suffix) for chip, fraction in written],
-        geometry=[_polygon(chip.window, grid) for chip, _ in written],
-        crs=grid.crs,
-    )
-    frame.to_parquet(path, schema_version="1.1.0", write_covering_bbox=True, compression="zstd")
-    about = {"scene_id": scene.scene_id, "scene_path": scene.path, "grid": _grid_values(grid)}
-    table = pq.read_table(path)
-    metadata = {**(table.schema.metadata or {}), _KEY: json.dumps(about).encode()}
-    pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")
-
-
-def _index_row(chip: Chip, fraction: float, grid: Grid, suffix: str) -> dict[str, Any]:
-    return {
-        "scene_id": chip.scene_id,
-        "row": chip.row,
-        "col": chip.col,
-        **{name: value for name, value in asdict(chip.window).items()},
-        **{f"core_{name}": value for name, value in asdict(chip.core).items()},
-        "transform": list(grid.window_grid(chip.window).transform)[:6],
-        "crs": grid.crs.to_string(),
-        "valid_fraction": fraction,
-        "file_name": _file_name(chip, suffix),
-    }
-
-
-def _chip_from(row: dict[str, Any]) -> Chip:
-    return Chip(
-        scene_id=row["scene_id"],
-        row=row["row"],
-        col=row["col"],
-        window=Window(**{name: row[name] for name in _WINDOW}),
-        core=Window(**{name: row[f"core_{name}"] for name in _WINDOW}),
-    )
-
-
-def _polygon(window: Window, grid: Grid) -> shapely.Polygon:
-    top, bottom, left, right = window.row_off, window.row_stop, window.col_off, window.col_stop
-    x, y = grid.xy([top, bottom, bottom, top], [left, left, right, right])
-    return shapely.Polygon(np.column_stack([x, y]))
-
-
-def _grid_values(grid: Grid) -> dict[str, Any]:
-    return {
-        "crs": grid.crs.to_wkt(),
-        "transform": list(grid.transform)[:6],
-        "height": grid.height,
-        "width": grid.width,
-    }
-
-
-def _grid_from(values: dict[str, Any]) -> Grid:
-    return Grid(
-        crs=CRS.from_wkt(values["crs"]),
-        transform=Affine(*values["transform"]),
-        height=values["height"],
-        width=values["width"],
-    )
-
-
 def _write_coco(
     path: Path,
     scene: Scene,
@@ -315,7 +215,7 @@ def _write_coco(
     buildings: gpd.GeoDataFrame | None,
 ) -> None:
     chips = [chip for chip, _ in written]
-    images = coco_images(chips, [Path(_file_name(chip, suffix)).name for chip in chips])
+    images = coco_images(chips, [Path(file_name(chip, suffix)).name for chip in chips])
     annotations = [] if buildings is None else coco_annotations(buildings, chips, scene.grid)
     document = coco_document(images, annotations, description=f"chips of {scene.scene_id}")
     path.write_text(json.dumps(document), encoding="utf-8")
@@ -324,8 +224,12 @@ def _write_coco(
 def _move(new: Path, folder: Path) -> None:
     if folder.is_dir():
         old = new.parent / "old"
-        os.replace(folder, old)
-        os.replace(new, folder)
+        folder.replace(old)
+        try:
+            new.replace(folder)
+        except BaseException:
+            old.replace(folder)
+            raise
         shutil.rmtree(old)
     else:
-        os.replace(new, folder)
+        new.replace(folder)

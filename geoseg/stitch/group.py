@@ -2,8 +2,9 @@
 
 Links are taken from the best to the worst (a maximum spanning forest), and a link is refused when
 it would put two pieces of one chip into one group: that chip saw two things. So one bad mask that
-bridges a row of houses cannot fuse them; it is cut among the houses it bridges instead. Two pieces
-of one chip may be united only as the legs of a building that joins outside the chip.
+bridges a row of houses cannot fuse them: it is set aside, the rest is grouped without it, and then
+it is cut among the houses it bridges. Two pieces of one chip may be united only as the legs of a
+building that joins outside the chip.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from geoseg.errors import ConfigError
 from geoseg.stitch.pieces import overlap, window_box
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from numpy.typing import NDArray
 
@@ -37,7 +38,7 @@ class StitchOptions:
 
     agree_iou: float = 0.4
     """Two pieces agree at this IoU inside the strip their chips share."""
-    contain_ios: float = 0.7
+    contain_ios: float = 0.8
     """... or when this share of a part that its chip's border cuts lies in the other."""
     duplicate_ios: float = 0.6
     """Of two instances that overlap by this share of the smaller, the weaker is dropped."""
@@ -71,53 +72,61 @@ def group_pieces(
     The result depends on the pieces and links alone, not on their order.
     """
     ordered = sorted(pieces, key=lambda piece: piece.key)
-    strong = sorted(
-        (link for link in links if options.joins(link)),
+    across = sorted(
+        (link for link in links if link.a.chip != link.b.chip),
         key=lambda link: (-link.iou, link.a.key, link.b.key),
     )
-    groups = {piece.key: [piece] for piece in ordered}
-    refused: list[Link] = []
-    accepted: list[Link] = []
+    bridges = _bridges(across, options)
+    kept = [piece for piece in ordered if piece.key not in bridges]
+    groups = _unite(
+        kept,
+        (
+            link
+            for link in across
+            if options.joins(link) and link.a.key not in bridges and link.b.key not in bridges
+        ),
+    )
+    unique = list({id(group): group for group in groups.values()}.values())
+    unique += _share_out(bridges, groups, _partners(across, options))
+    return [sorted(group, key=lambda piece: piece.key) for group in unique]
+
+
+def _unite(pieces: Iterable[Piece], strong: Iterable[Link]) -> dict[Key, list[Piece]]:
+    """Take links in order where they may be taken; return each piece's group."""
+    groups = {piece.key: [piece] for piece in pieces}
     for link in strong:
         one, two = groups[link.a.key], groups[link.b.key]
-        if one is two:
-            continue
-        if _may_join(link, one, two):
-            accepted.append(link)
+        if one is not two and _may_join(one, two):
             one.extend(two)
             groups.update((piece.key, one) for piece in two)
-        else:
-            refused.append(link)
-    if refused:
-        _cut_bridges(groups, accepted, refused)
-    unique = {id(group): group for group in groups.values()}
-    return [sorted(group, key=lambda piece: piece.key) for group in unique.values()]
+    return groups
 
 
-def _may_join(link: Link, one: list[Piece], two: list[Piece]) -> bool:
+def _may_join(one: list[Piece], two: list[Piece]) -> bool:
     chips = {(piece.chip.row, piece.chip.col) for piece in one}
     if all((piece.chip.row, piece.chip.col) not in chips for piece in two):
         return True
     clashes = [(p, q) for p, q in itertools.product(one, two) if p.chip == q.chip]
-    return all(_are_legs(p, q, link) for p, q in clashes)
+    return all(_are_legs(p, q, one + two) for p, q in clashes)
 
 
-def _are_legs(p: Piece, q: Piece, link: Link) -> bool:
+def _are_legs(p: Piece, q: Piece, pieces: list[Piece]) -> bool:
     """Two pieces of one chip are legs of one building that joins where the chip does not look.
 
-    Both are cut by the chip's border, and the link's other piece, which sees further, has them in
-    parts that do not touch inside the strip.
+    Both are cut by the chip's border, and the pieces that other chips saw of the building lie under
+    them in parts that do not touch as far as the chip looks.
     """
     if not (p.cut and q.cut):
         return False
-    witness = link.a if q is link.b or p is link.b else link.b
-    if witness.chip == p.chip:
-        return False
-    seen = overlap(witness.box, window_box(p.chip))
-    if seen is None:
-        return False
-    _, parts = cv2.connectedComponents(witness.view(seen).astype(np.uint8), connectivity=8)
-    under_p, under_q = _labels_under(parts, seen, p), _labels_under(parts, seen, q)
+    box = window_box(p.chip)
+    seen = np.zeros((box[3] - box[1], box[2] - box[0]), np.uint8)
+    for piece in pieces:
+        shared = overlap(piece.box, box)
+        if shared is not None and piece.chip != p.chip:
+            part = seen[shared[1] - box[1] : shared[3] - box[1], shared[0] - box[0] :]
+            part[:, : shared[2] - shared[0]] |= piece.view(shared)
+    parts = np.asarray(cv2.connectedComponents(seen, connectivity=8)[1], np.int32)
+    under_p, under_q = _labels_under(parts, box, p), _labels_under(parts, box, q)
     return bool(under_p) and bool(under_q) and not under_p & under_q
 
 
@@ -132,49 +141,50 @@ def _labels_under(
     return set(np.unique(window[piece.view(shared)]).tolist()) - {0}
 
 
-def _cut_bridges(
-    groups: dict[Key, list[Piece]], accepted: list[Link], refused: list[Link]
-) -> None:
-    """Cut each piece that bridges several pieces of one chip; its parts join those pieces."""
-    for bridge, rivals in _bridges(accepted, refused):
-        home = groups[bridge.key]
-        parts = _nearest_parts(bridge, rivals)
-        home.remove(bridge)
-        for rival, part in zip(rivals, parts, strict=True):
-            if part is not None:
-                groups[rival.key].append(part)
-        groups[bridge.key] = groups[rivals[0].key]
+def _partners(
+    across: Iterable[Link], options: StitchOptions
+) -> dict[Key, tuple[Piece, list[Piece]]]:
+    """Return each piece with the pieces of other chips that it joins or covers."""
+    partners: dict[Key, tuple[Piece, list[Piece]]] = {}
+    for link in across:
+        joins = options.joins(link)
+        for piece, other, covered in ((link.a, link.b, link.ios_b), (link.b, link.a, link.ios_a)):
+            if joins or covered >= options.contain_ios:
+                partners.setdefault(piece.key, (piece, []))[1].append(other)
+    return partners
 
 
-def _bridges(accepted: list[Link], refused: list[Link]) -> list[tuple[Piece, list[Piece]]]:
-    partners: dict[Key, dict[Key, Piece]] = {}
-    by_key: dict[Key, Piece] = {}
-    for link in itertools.chain(accepted, refused):
-        for piece, other in ((link.a, link.b), (link.b, link.a)):
-            by_key[piece.key] = piece
-            partners.setdefault(piece.key, {})[other.key] = other
-    suspects = sorted({key for link in refused for key in (link.a.key, link.b.key)})
-    found = []
-    for key in suspects:
-        rivals = _most_rivals(partners[key].values())
-        if len(rivals) > 1:
-            found.append((by_key[key], rivals))
-    bridging = {bridge.key for bridge, _ in found}
-    return [
-        (bridge, rivals)
-        for bridge, rivals in found
-        if not bridging & {rival.key for rival in rivals}
-    ]
+def _bridges(across: Sequence[Link], options: StitchOptions) -> dict[Key, Piece]:
+    """Return the pieces that lie over several things which another chip sees apart.
+
+    A piece whose rivals are bridges themselves is judged again without them.
+    """
+    bridges: dict[Key, Piece] = {}
+    partners = _partners(across, options)
+    while True:
+        width: dict[Key, tuple[int, int, Key]] = {}
+        rivals: dict[Key, list[Piece]] = {}
+        for key, (piece, others) in partners.items():
+            if key not in bridges:
+                rivals[key] = _most_rivals(piece, [p for p in others if p.key not in bridges])
+                if len(rivals[key]) > 1:
+                    width[key] = (len(rivals[key]), piece.area, key)
+        widest = [
+            key for key in width if all(width[key] > width.get(p.key, ()) for p in rivals[key])
+        ]
+        if not widest:
+            return bridges
+        bridges.update((key, partners[key][0]) for key in widest)
 
 
-def _most_rivals(partners: Iterable[Piece]) -> list[Piece]:
+def _most_rivals(bridge: Piece, partners: Iterable[Piece]) -> list[Piece]:
     """Return the partners of the chip that sees most separate things under the bridge."""
     by_chip: dict[tuple[int, int], list[Piece]] = {}
-    for piece in sorted(partners, key=lambda piece: piece.key):
+    for piece in sorted(partners, key=lambda piece: (-piece.area, piece.key)):
         rivals = by_chip.setdefault((piece.chip.row, piece.chip.col), [])
-        if all(not _same_thing(piece, rival) for rival in rivals):
+        if not any(_same_thing(piece, p) or _are_legs(piece, p, [bridge]) for p in rivals):
             rivals.append(piece)
-    return max(by_chip.values(), key=len)
+    return max(by_chip.values(), key=len, default=[])
 
 
 def _same_thing(a: Piece, b: Piece) -> bool:
@@ -185,26 +195,70 @@ def _same_thing(a: Piece, b: Piece) -> bool:
     return both > 0.5 * min(a.area, b.area)
 
 
-def _nearest_parts(bridge: Piece, rivals: list[Piece]) -> list[Piece | None]:
-    """Cut the bridge's mask: each pixel goes to the rival it is nearest to."""
-    h, w = bridge.on.shape
-    distances = np.full((len(rivals), h, w), np.inf, np.float32)
-    for distance, rival in zip(distances, rivals, strict=True):
-        off = np.ones((h, w), np.uint8)
-        shared = overlap(bridge.box, rival.box)
-        if shared is not None:
-            x0, y0, x1, y1 = shared
-            left, top = bridge.box[0], bridge.box[1]
-            off[y0 - top : y1 - top, x0 - left : x1 - left] = ~rival.view(shared)
+def _share_out(
+    bridges: dict[Key, Piece],
+    groups: dict[Key, list[Piece]],
+    partners: dict[Key, tuple[Piece, list[Piece]]],
+) -> list[list[Piece]]:
+    """Cut each bridge among the groups it lies over; return what is left over, alone."""
+    shares: list[tuple[list[Piece], Piece]] = []
+    alone: list[list[Piece]] = []
+    for key, bridge in sorted(bridges.items()):
+        others = [groups[other.key] for other in partners[key][1] if other.key in groups]
+        under = list({id(group): group for group in others}.values())
+        *parts, rest = _cut(bridge, under)
+        shares += zip(under, parts, strict=True)
+        if rest.area > 0:
+            alone.append([rest])
+    for group, part in shares:
+        if part.area > 0:
+            group.append(part)
+    return alone
+
+
+def _cut(bridge: Piece, groups: list[list[Piece]]) -> list[Piece]:
+    """Cut the bridge's mask: each pixel goes to the group it is nearest to.
+
+    Where nobody else looks, a group gets no more than the rest of one building: what is more goes
+    into a last part, which may be several buildings, but of these nobody knows better.
+    """
+    if not groups:
+        return [bridge]
+    nearest = _distances(bridge, groups).argmin(axis=0)
+    unseen = bridge.on.copy()
+    for piece in itertools.chain(*groups):
+        shared = overlap(bridge.box, window_box(piece.chip))
+        if shared is not None and piece.chip != bridge.chip:
+            unseen[_slices(bridge, shared)] = False
+    largest = max(piece.area for piece in itertools.chain(*groups))
+    for i in range(len(groups)):
+        excess = unseen & (nearest == i)
+        if np.count_nonzero(excess) > largest:
+            nearest[excess] = len(groups)
+    return [_part(bridge, nearest == i) for i in range(len(groups) + 1)]
+
+
+def _distances(bridge: Piece, groups: list[list[Piece]]) -> NDArray[np.float32]:
+    """Return how far each pixel of the bridge's box is from each group, px, (G, h, w)."""
+    distances = np.full((len(groups), *bridge.on.shape), np.inf, np.float32)
+    for distance, group in zip(distances, groups, strict=True):
+        off = np.ones(bridge.on.shape, np.uint8)
+        for piece in group:
+            shared = overlap(bridge.box, piece.box)
+            if shared is not None:
+                off[_slices(bridge, shared)] &= ~piece.view(shared)
+        if not off.all():
             distance[:] = cv2.distanceTransform(off, cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
-    nearest = distances.argmin(axis=0)
-    return [_part(bridge, nearest == i, number=i) for i in range(len(rivals))]
+    return distances
 
 
-def _part(bridge: Piece, keep: NDArray[np.bool_], *, number: int) -> Piece | None:
+def _slices(piece: Piece, box: tuple[int, int, int, int]) -> tuple[slice, slice]:
+    x0, y0, x1, y1 = box
+    left, top = piece.box[0], piece.box[1]
+    return slice(y0 - top, y1 - top), slice(x0 - left, x1 - left)
+
+
+def _part(bridge: Piece, keep: NDArray[np.bool_]) -> Piece:
     on = bridge.on & keep
-    area = int(np.count_nonzero(on))
-    if area == 0:
-        return None
-    index = bridge.index * 1000 + number
-    return replace(bridge, index=index, soft=np.where(keep, bridge.soft, 0), on=on, area=area)
+    soft = np.where(keep, bridge.soft, np.uint8(0))
+    return replace(bridge, soft=soft, on=on, area=int(np.count_nonzero(on)))

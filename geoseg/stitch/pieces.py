@@ -22,6 +22,10 @@ CUT_MARGIN_PX = 2
 """A mask this near its chip's border is cut by it: networks stop a pixel or two short."""
 
 
+SLIVER_PX = 6
+"""A mask that reaches no further into its chip says little: noise of two masks is as deep."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Piece:
     """What one chip saw of one building."""
@@ -53,9 +57,7 @@ class Piece:
         return self.on[y0 - top : y1 - top, x0 - left : x1 - left]
 
 
-def make_pieces(
-    chip: Chip, detections: Detections, *, shape_hw: tuple[int, int]
-) -> list[Piece]:
+def make_pieces(chip: Chip, detections: Detections, *, shape_hw: tuple[int, int]) -> list[Piece]:
     """Place a chip's detections in the scene of `shape_hw` pixels."""
     placed = []
     left, top = chip.window.col_off, chip.window.row_off
@@ -89,6 +91,13 @@ def overlap(
     """Return the rectangle two xyxy boxes share, or None."""
     x0, y0, x1, y1 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
     return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
+
+
+def is_sliver(piece: Piece) -> bool:
+    """Say whether a piece only just reaches into its chip from beyond the border."""
+    x0, y0, x1, y1 = window_box(piece.chip)
+    left, top, right, bottom = piece.box
+    return piece.cut and min(right - x0, bottom - y0, x1 - left, y1 - top) <= SLIVER_PX
 
 
 def window_box(chip: Chip) -> tuple[int, int, int, int]:

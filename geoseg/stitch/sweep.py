@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from geoseg.errors import ConfigError
 from geoseg.stitch.agree import find_links
 from geoseg.stitch.group import StitchOptions, group_pieces
 from geoseg.stitch.merge import Instance, drop_duplicates, merge
-from geoseg.stitch.pieces import make_pieces
+from geoseg.stitch.pieces import is_sliver, make_pieces, overlap, window_box
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -55,13 +53,12 @@ class Stitcher:
         ([], [])
     """
 
-    def __init__(
-        self, *, shape_hw: tuple[int, int], options: StitchOptions | None = None
-    ) -> None:
+    def __init__(self, *, shape_hw: tuple[int, int], options: StitchOptions | None = None) -> None:
         self._shape_hw = shape_hw
         self._options = options or StitchOptions()
         self._open: dict[Key, _Component] = {}
         self._row_off = -1
+        self._windows: dict[tuple[int, int], tuple[int, int, int, int]] = {}
 
     def push_row(self, row: Sequence[tuple[Chip, Detections]]) -> list[Instance]:
         """Add the chips of one row; return the instances that no later row can change.
@@ -83,6 +80,7 @@ class Stitcher:
             raise ConfigError(f"chip rows must come from top to bottom, got rows at {sorted(tops)}")
         self._row_off = min(tops)
         finished = self._close(self._row_off)
+        self._windows.update(((chip.row, chip.col), window_box(chip)) for chip, _ in row)
         new = [
             piece
             for chip, detections in sorted(row, key=lambda item: item[0].col)
@@ -122,14 +120,39 @@ class Stitcher:
                 del self._open[piece.key]
             finished.extend(self._instances(component))
         finished.sort(key=lambda item: item[0])
+        self._forget(row_off)
         return [instance for _, instance in finished]
 
     def _instances(self, component: _Component) -> list[tuple[Key, Instance]]:
         groups = [[piece] for piece in component.pieces]
         if len(component.pieces) > 1:
             groups = group_pieces(component.pieces, component.links, options=self._options)
-        merged = [(group[0].key, merge(group, shape_hw=self._shape_hw)) for group in groups]
-        return drop_duplicates(merged, least_ios=self._options.duplicate_ios)
+        merged = [
+            (group[0].key, merge(group, shape_hw=self._shape_hw))
+            for group in groups
+            if not self._is_unconfirmed(group)
+        ]
+        return drop_duplicates(merged, least_ios=self._options.duplicate_ios) if merged else []
+
+    def _is_unconfirmed(self, group: list[Piece]) -> bool:
+        """Say whether a group is slivers at chips' borders that a chip which sees more denies."""
+        chips = {(piece.chip.row, piece.chip.col) for piece in group}
+        return all(is_sliver(piece) and self._is_seen_beside(piece, chips) for piece in group)
+
+    def _is_seen_beside(self, piece: Piece, chips: set[tuple[int, int]]) -> bool:
+        row, col = piece.chip.row, piece.chip.col
+        beside = {(row + i, col + j) for i in (-1, 0, 1) for j in (-1, 0, 1)} - chips
+        windows = (self._windows[at] for at in beside if at in self._windows)
+        return any(overlap(piece.box, window) == piece.box for window in windows)
+
+    def _forget(self, row_off: int | None) -> None:
+        """Drop the windows that no open piece lies beside."""
+        rows = [row for row, *_ in self._open]
+        if row_off is not None and self._windows:
+            first = min([*rows, max(row for row, _ in self._windows)]) - 1
+            self._windows = {at: box for at, box in self._windows.items() if at[0] >= first}
+        else:
+            self._windows.clear()
 
 
 def stitch(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import shapely
+from pyproj import CRS
 
 from geoseg.errors import VectorError
 from geoseg.vector.read import read_vector, reprojected
@@ -18,12 +19,12 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
-    from pyproj import CRS
     from shapely.geometry.base import BaseGeometry
 
     from geoseg.chips import Chip
     from geoseg.grid import Grid
 
+LONLAT: Final = "OGC:CRS84"
 EDGE_POINTS: Final = 33  # per side of a scene, to find its extent in another CRS
 MARGIN: Final = 0.5  # of the scene's extent, kept around it when a huge area is cut first
 
@@ -55,8 +56,8 @@ def read_aoi(path: str | os.PathLike[str], grid: Grid) -> BaseGeometry:
     area = shapely.union_all(shapely.make_valid(moved))
     if area.is_empty or not shapely.intersects(area, grid_polygon(grid)):
         raise VectorError(
-            f"{path} must touch the scene: in the scene's CRS the area spans {_text(moved)}, "
-            f"the scene {_text([grid_polygon(grid)])}"
+            f"{path} must touch the scene: it spans {_span(frame.total_bounds, frame.crs)}, "
+            f"the scene {_span(grid.bounds, grid.crs)}"
         )
     return area
 
@@ -129,8 +130,10 @@ def _with_turns(geometries: NDArray[Any]) -> NDArray[Any]:
     return np.concatenate(turns)
 
 
-def _text(geometries: NDArray[Any] | list[BaseGeometry]) -> str:
-    bounds = shapely.total_bounds(geometries)
-    if not np.isfinite(bounds).all():
-        return "nothing near it"
-    return "({:.6g}, {:.6g}) to ({:.6g}, {:.6g})".format(*bounds)
+def _span(bounds: Sequence[float], crs: CRS) -> str:
+    box = np.array([shapely.box(*bounds)], object)
+    lonlat = shapely.total_bounds(reprojected(box, crs, CRS(LONLAT)))
+    if not np.isfinite(lonlat).all():
+        return "no place on the Earth"
+    west, south, east, north = lonlat
+    return f"longitude {west:.5f} to {east:.5f} and latitude {south:.5f} to {north:.5f}"

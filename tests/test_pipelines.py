@@ -1,0 +1,95 @@
+"""The pipelines run: the demo on a small town, footprints on several scenes."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import geopandas as gpd
+import pytest
+from PIL import Image
+
+from geoseg.testing import make_town, write_town
+
+PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
+ORACLE = "model.name=geoseg.testing:oracle"
+
+
+def pipeline(name):
+    """Import a pipeline's module from its file."""
+    spec = importlib.util.spec_from_file_location(f"pipelines_{name}", PIPELINES / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def size_of(path):
+    with Image.open(path) as picture:
+        return picture.size
+
+
+@pytest.fixture(scope="module")
+def town():
+    return make_town(size_px=320)
+
+
+@pytest.fixture(scope="module")
+def files(town, tmp_path_factory):
+    return write_town(town, tmp_path_factory.mktemp("town"))
+
+
+def test_demo_maps_its_town_exactly_with_the_perfect_network(tmp_path, capsys):
+    demo = pipeline("demo")
+
+    demo.main(["--output", str(tmp_path / "demo"), "--size", "420"])
+
+    text = capsys.readouterr().out
+    rows = {line[:15]: line.split() for line in text.splitlines() if line[8:15] == "network"}
+    found, of, precision, recall, f1 = rows["perfect network"][2:7]
+    assert found == of
+    assert (precision, recall, f1) == ("1.000", "1.000", "1.000")
+    names = {path.name for path in (tmp_path / "demo").iterdir()}
+    assert names == {
+        "town.tif",
+        "town_ids.tif",
+        "town.geojson",
+        "footprints.geojson",
+        "preview.png",
+    }
+    assert size_of(tmp_path / "demo" / "preview.png") == (420, 420)
+
+
+def test_demo_draws_the_picture_of_the_readme(tmp_path, capsys):
+    pipeline("demo").main(["--size", "320", "--readme", str(tmp_path / "town.png")])
+
+    assert size_of(tmp_path / "town.png") == (1288, 640)
+    assert capsys.readouterr().out == ""
+
+
+def test_footprints_maps_every_scene(town, files, tmp_path, capsys):
+    code = pipeline("footprints").main(
+        [str(files.ids), "-o", str(tmp_path), "--set", ORACLE, "--format", ".parquet"]
+    )
+
+    assert code == 0
+    assert len(gpd.read_parquet(tmp_path / "town_ids.parquet")) == len(town.truth)
+    assert (tmp_path / "town_ids.png").is_file()
+    assert f" {len(town.truth)} " in capsys.readouterr().out
+
+
+def test_footprints_goes_on_after_a_scene_that_fails(files, tmp_path, capsys):
+    words = [str(tmp_path / "absent.tif"), str(files.ids), "-o", str(tmp_path), "--set", ORACLE]
+
+    assert pipeline("footprints").main(words) == 1
+    assert "absent.tif: no such file" in capsys.readouterr().out
+    assert (tmp_path / "town_ids.gpkg").is_file()
+
+
+def test_footprints_refuses_scenes_of_one_name_and_bad_options(tmp_path, capsys):
+    footprints = pipeline("footprints")
+
+    with pytest.raises(SystemExit) as stop:
+        footprints.main(["a/x.tif", "b/x.tif", "-o", str(tmp_path)])
+    assert stop.value.code == 2
+    assert footprints.main(["x.tif", "-o", str(tmp_path), "--set", "model.scroe=1"]) == 2
+    assert "scroe" in capsys.readouterr().err
