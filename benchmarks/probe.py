@@ -1,0 +1,53 @@
+"""One run in a process of its own: `python -m benchmarks.probe SCENE OUTPUT MODEL`.
+
+Prints a JSON line: peak memory of this process, seconds after the model is loaded, chips.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from pathlib import Path
+
+from geoseg.config import Config, ModelOptions
+from geoseg.stages.export import OutputPlan
+from geoseg.stages.run import run
+
+
+def main() -> None:
+    scene, output, model = sys.argv[1:]
+    config = Config(model=ModelOptions(name=model, device="cpu"))
+    start, cpu = time.perf_counter(), time.process_time()
+    tally = run(scene, OutputPlan(vector=Path(output)), config)
+    seconds = time.perf_counter() - start - tally.seconds["load"]
+    print(
+        json.dumps(
+            {
+                "peak_bytes": peak_bytes(),
+                "seconds": seconds,
+                "cpu_seconds": time.process_time() - cpu - tally.seconds["load"],
+                "chips": tally.inferred,
+                "footprints": tally.footprints,
+            }
+        )
+    )
+
+
+def peak_bytes() -> int:
+    """Return the most resident memory this process has held.
+
+    From /proc where there is one: `getrusage` there also counts the parent as it was at the fork.
+    """
+    status = Path("/proc/self/status")
+    if status.is_file():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+if __name__ == "__main__":
+    main()
