@@ -33,9 +33,11 @@ class Times:
     def about(self, over: str, under: str) -> str:
         """Say what a ratio was made of."""
         ratios = self.ratios(over, under)
+        fastest = min(self.rounds[over]) / min(self.rounds[under])
         return (
             f"{over} {self.median(over):.2f} s / {under} {self.median(under):.2f} s, "
-            f"{len(ratios)} rounds, {min(ratios):.3f}-{max(ratios):.3f}"
+            f"{len(ratios)} rounds of {min(ratios):.3f}-{max(ratios):.3f}, "
+            f"fastest to fastest {fastest:.3f}"
         )
 
 

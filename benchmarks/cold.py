@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import statistics
 import subprocess
 import sys
@@ -39,7 +40,7 @@ def cold(
     )
     rows = []
     for name, arguments, rounds, target in measured:
-        seconds = [timed(lambda a=arguments: _geoseg(a)) for _ in range(rounds)]
+        seconds = [timed(functools.partial(_geoseg, arguments)) for _ in range(rounds)]
         rows.append(
             Row(
                 benchmark="cold",

@@ -59,10 +59,12 @@ def as_page(
     where = ", ".join(f"{name} {value}" for name, value in machine.items())
     parts = [
         "# Benchmarks",
-        "Written by `python -m benchmarks --docs`; do not edit. Each benchmark's own words say "
-        "what is measured and how. Everything but the clock is deterministic. Ratios of times come "
-        "from rounds run in turn (A B A B) in one process, as the median of the rounds' ratios. "
-        "No test asserts a time.",
+        (
+            "Written by `python -m benchmarks --docs`; do not edit. Each benchmark's own words say "
+            "what is measured and how. Everything but the clock is deterministic. Ratios of times come "
+            "from rounds run in turn (A B A B) in one process, as the median of the rounds' ratios. "
+            "No test asserts a time."
+        ),
         f"Measured on: {where}.",
     ]
     for name, benchmark in benchmarks.items():

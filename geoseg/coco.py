@@ -1,7 +1,7 @@
 """The COCO door: chips and labels as a COCO document, masks as run-length encodings.
 
 Frames: labels come in the scene's CRS; annotations are in pixels of their own chip, points (x, y),
-pixel edges. The only module but `evaluate` that imports pycocotools. Must not import torch or GDAL.
+pixel edges. The only module that imports pycocotools. Must not import torch or GDAL.
 """
 
 from __future__ import annotations

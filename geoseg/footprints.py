@@ -47,6 +47,7 @@ def make_footprints(
     *,
     labels: Mapping[int, str] | None = None,
     options: PolygonizeOptions | None = None,
+    taken: dict[str, int] | None = None,
 ) -> gpd.GeoDataFrame:
     """Polygonize instances and describe them.
 
@@ -55,6 +56,8 @@ def make_footprints(
         grid: The scene's working grid.
         labels: Name of each of the model's labels; missing ones are called by their number.
         options: Tolerance and least area.
+        taken: Ids given before, where a scene's instances come in several calls; brought up to
+            date. The same dict for all of them keeps ids unique.
 
     Returns:
         Footprints in the grid's CRS, in the instances' order, without those too small; the index
@@ -70,7 +73,7 @@ def make_footprints(
     names = labels or {}
     return gpd.GeoDataFrame(
         {
-            "id": _ids(chosen, shapes[kept]),
+            "id": _ids(chosen, shapes[kept], {} if taken is None else taken),
             "label": [names.get(item.label, str(item.label)) for item in chosen],
             "score": np.array([item.score for item in chosen], np.float64),
             "area_m2": area_m2[kept],
@@ -117,17 +120,16 @@ def validate_footprints(footprints: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     return footprints[[*SCHEMA, footprints.geometry.name]]
 
 
-def _ids(instances: Sequence[Instance], shapes: np.ndarray) -> list[str]:
+def _ids(instances: Sequence[Instance], shapes: np.ndarray, counts: dict[str, int]) -> list[str]:
     """Return 16 hex digits per instance: the same building gets the same id in every run.
 
     From the scene's name and, coarsely, where the building's centre lies, so neither the order of
     work nor the last digits of the network's arithmetic matter. Of several centres in one cell
-    (a house in a courtyard) the largest building comes first.
+    (a house in a courtyard) the largest building of a call comes first.
     """
     centres = shapely.get_coordinates(shapely.centroid(shapes)) + _ID_SHIFT_PX
     cells = np.floor(centres / _ID_CELL_PX).astype(np.int64).tolist()
     ids = [_digest(item.scene_id, *cell) for item, cell in zip(instances, cells, strict=True)]
-    counts: dict[str, int] = {}
     for i in np.argsort(-shapely.area(shapes), kind="stable").tolist():
         name = ids[i]
         counts[name] = counts.get(name, 0) + 1

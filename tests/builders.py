@@ -1,4 +1,4 @@
-"""Builders shared by tests: small, keyword-only, with defaults for all a test does not care about."""
+"""Builders shared by tests: small, keyword-only, with defaults for all a test need not say."""
 
 from __future__ import annotations
 

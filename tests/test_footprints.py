@@ -109,11 +109,11 @@ def share_changed(ids: np.ndarray, *, noise: bool) -> float:
     return float((by_place.loc[before.index].to_numpy() != before.id.to_numpy()).mean())
 
 
-@pytest.mark.parametrize("noise", [False, True])
-def test_ids_survive_a_twentieth_of_a_pixel_and_any_order(noise: bool) -> None:
+def test_ids_survive_a_twentieth_of_a_pixel_and_any_order() -> None:
     ids = make_town(size_px=2100).ids
     assert ids.max() >= 850
-    assert share_changed(ids, noise=noise) < 0.01
+    assert share_changed(ids, noise=False) < 0.01
+    assert share_changed(ids, noise=True) < 0.01
 
 
 @pytest.mark.parametrize("noise", [False, True])

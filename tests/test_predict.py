@@ -12,6 +12,7 @@ from builders import make_chip, make_window
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.ops import MultiScaleRoIAlign
 
 from geoseg.chips import Chip, ChipBatch
 from geoseg.errors import ConfigError, DeviceError, ModelError
@@ -386,6 +387,4 @@ def test_a_mask_rcnn_whose_body_returns_one_tensor_works() -> None:
 
 
 def _pool(size: int) -> nn.Module:
-    from torchvision.ops import MultiScaleRoIAlign
-
     return MultiScaleRoIAlign(featmap_names=["0"], output_size=size, sampling_ratio=2)

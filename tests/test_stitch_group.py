@@ -7,8 +7,9 @@ import itertools
 import numpy as np
 import pytest
 from builders import instance_masks, plan, see, see_ids
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from scipy import ndimage
 
 from geoseg.chips import Chip
 from geoseg.detections import Detections
@@ -102,7 +103,7 @@ def test_one_bad_mask_over_a_seam_does_not_fuse_six_houses(
 @settings(max_examples=40, deadline=None)
 @given(
     data=st.data(),
-    width=st.integers(6, 24),
+    width=st.integers(6, 14),
     depth=st.integers(12, 80),
     bad_chip=st.integers(0, 1),
     turned=st.booleans(),
@@ -111,13 +112,11 @@ def test_one_bad_mask_over_a_seam_does_not_fuse_six_houses(
 def test_any_bad_masks_over_a_row_seen_apart_by_the_other_chip_leave_six_houses(
     data: st.DataObject, width: int, depth: int, bad_chip: int, turned: bool, grown: bool
 ) -> None:
-    low, high = (241, 299) if bad_chip == 0 else (241, 299)
-    start = (
-        data.draw(st.integers(high - 6 * width + 1, low + width - 1).filter(lambda s: s > 0))
-        if 6 * width > high - low
-        else data.draw(st.integers(low, high - 6 * width + 1))
-    )
-    ids = terrace(start=max(0, start), widths=[width] * 6, depth=depth)
+    last = 299 - 5 * width  # the left chip sees a part of the last house,
+    first = 242 - width  # and the right one of the first
+    assume(last >= first)
+    start = data.draw(st.integers(first, last))
+    ids = terrace(start=start, widths=[width] * 6, depth=depth)
     good = 1 - bad_chip
     cuts = sorted(data.draw(st.sets(st.integers(1, 5), max_size=1)))
     sets = [set(range(a + 1, b + 1)) for a, b in itertools.pairwise([0, *cuts, 6])]
@@ -204,6 +203,29 @@ def test_the_sound_mask_survives_a_bridge_in_the_same_chip() -> None:
     assert_houses(run(ids, list(zip(chips, found, strict=True))), ids, least=0.9)
 
 
+def test_a_whole_mask_is_not_torn_by_fragments_at_another_chips_border() -> None:
+    """The right chip sees the left end of one building only, and in two pieces."""
+    ids = terrace(start=200, widths=[70])
+    chips = plan(ids, size_px=300, overlap_px=60)
+    halves = [ids.astype(bool) & rows for rows in _rows_below(135, ids.shape)]
+    found = [(chips[0], see_ids(chips[0], ids)), (chips[1], see(chips[1], halves))]
+    assert_houses(run(ids, found), ids, least=0.9)
+
+
+def test_a_sure_mask_is_not_torn_by_faint_ones() -> None:
+    ids = terrace(start=245, widths=[50])
+    chips = plan(ids, size_px=300, overlap_px=60)
+    halves = [ids.astype(bool) & rows for rows in _rows_below(135, ids.shape)]
+    faint = see(chips[1], halves, [0.4, 0.4])
+    assert_houses(run(ids, [(chips[0], see_ids(chips[0], ids)), (chips[1], faint)]), ids, least=0.9)
+
+
+def _rows_below(row: int, shape_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
+    upper = np.zeros(shape_hw, bool)
+    upper[:row] = True
+    return upper, ~upper
+
+
 def _u_shape(*, legs: int, scene: tuple[int, int], gap: int = 20) -> np.ndarray:
     """Paint a U whose bar lies at the top and whose two legs reach down `legs` px."""
     mask = np.zeros(scene, bool)
@@ -215,8 +237,6 @@ def _u_shape(*, legs: int, scene: tuple[int, int], gap: int = 20) -> np.ndarray:
 
 def _by_parts(chip: Chip, mask: np.ndarray) -> Detections:
     """Return one detection per connected part that the chip sees, as a network would."""
-    from scipy import ndimage
-
     part = np.zeros_like(mask)
     part[chip.window.slices] = mask[chip.window.slices]
     labels, n = ndimage.label(part)

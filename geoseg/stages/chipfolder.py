@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import geopandas as gpd
@@ -24,7 +25,6 @@ from geoseg.stages.base import grid_from, grid_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -67,6 +67,8 @@ class ChipFolder:
             rows = table.drop_columns(["geometry", "bbox"]).to_pylist()
             grid = grid_from(about["grid"])
             named = sorted(((_chip_from(row), row["file_name"]) for row in rows), key=_place)
+            for _, file in named:
+                _check_inside(file)
             names = {name: str(about[name]) for name in ("scene_id", "scene_path")}
         except (*_DAMAGE, pa.ArrowException) as error:
             reason = " ".join(str(error).split())[:160]
@@ -92,6 +94,12 @@ class ChipFolder:
                 f"got {valid.shape[0]}x{valid.shape[1]}"
             )
         return image, valid
+
+
+def _check_inside(name: str) -> None:
+    """Refuse images outside the folder: an index may come from strangers."""
+    if Path(name).is_absolute() or ".." in Path(name).parts:
+        raise ValueError(f"images must lie in the folder, got {name[:60]!r}")
 
 
 def file_name(chip: Chip, suffix: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from geoseg.footprints import make_footprints
@@ -42,6 +42,8 @@ class FootprintMaker:
     outputs: Outputs
     tally: Tally
     stitcher: Stitcher
+    ids: dict[str, int] = field(default_factory=dict)
+    """Ids given so far: rows are polygonized apart, ids must differ over the whole file."""
 
     def push(self, row: list[tuple[Chip, Detections]]) -> None:
         """Add one chip row."""
@@ -64,6 +66,7 @@ class FootprintMaker:
                 self.origin.grid,
                 labels=self.origin.labels,
                 options=self.config.polygonize,
+                taken=self.ids,
             )
         with self.tally.timed("write"):
             self.outputs.add(footprints, instances)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 
 Key = tuple[int, int, int]
 
+LEAST_TRUST = 0.9
+"""A mask is not cut on the word of pieces that score less than this share of its own score."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StitchOptions:
@@ -178,13 +181,20 @@ def _bridges(across: Sequence[Link], options: StitchOptions) -> dict[Key, Piece]
 
 
 def _most_rivals(bridge: Piece, partners: Iterable[Piece]) -> list[Piece]:
-    """Return the partners of the chip that sees most separate things under the bridge."""
+    """Return the partners of the chip that sees most separate things under the bridge.
+
+    Networks tear buildings that a chip's border cuts: a mask that sees its building whole is not
+    cut on the word of such fragments alone.
+    """
     by_chip: dict[tuple[int, int], list[Piece]] = {}
     for piece in sorted(partners, key=lambda piece: (-piece.area, piece.key)):
+        if piece.score < LEAST_TRUST * bridge.score:
+            continue
         rivals = by_chip.setdefault((piece.chip.row, piece.chip.col), [])
         if not any(_same_thing(piece, p) or _are_legs(piece, p, [bridge]) for p in rivals):
             rivals.append(piece)
-    return max(by_chip.values(), key=len, default=[])
+    heard = (r for r in by_chip.values() if bridge.cut or not all(piece.cut for piece in r))
+    return max(heard, key=len, default=[])
 
 
 def _same_thing(a: Piece, b: Piece) -> bool:

@@ -130,7 +130,6 @@ def _blend(
         rows, cols = slice(seen[1] - y0, seen[3] - y0), slice(seen[0] - x0, seen[2] - x0)
         weight[rows, cols] += taper
         total[rows, cols] += taper * _soft_in(pieces, seen)
-    # Half a level down: ties of equal weights stay where the mask's own rounding puts them.
     soft = np.rint(total / np.maximum(weight, np.float32(1e-9)))
     return (x0, y0, x1, y1), soft.astype(np.uint8)
 

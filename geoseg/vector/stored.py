@@ -178,5 +178,12 @@ def _as_format_error(path: Path) -> Iterator[None]:
         yield
     except FormatError:
         raise
-    except (*GDAL_ERRORS, CRSError, KeyError, AttributeError, TypeError) as err:
+    except (
+        *GDAL_ERRORS,
+        CRSError,
+        shapely.errors.ShapelyError,
+        KeyError,
+        AttributeError,
+        TypeError,
+    ) as err:
         raise FormatError(f"{path} is torn or not a file of footprints: {one_line(err)}") from err
