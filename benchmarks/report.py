@@ -61,8 +61,9 @@ def as_page(
         "# Benchmarks",
         (
             "Written by `python -m benchmarks --docs`; do not edit. Each benchmark's own words say "
-            "what is measured and how. Everything but the clock is deterministic. Ratios of times come "
-            "from rounds run in turn (A B A B) in one process, as the median of the rounds' ratios. "
+            "what is measured and how. Everything but the clock is deterministic. Ratios of times "
+            "come from rounds run in turn (A B A B) in one process: the median of the rounds' "
+            "ratios, with their spread, since other users of a machine disturb some rounds. "
             "No test asserts a time."
         ),
         f"Measured on: {where}.",

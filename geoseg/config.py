@@ -117,6 +117,7 @@ class Config:
 def load_config(
     path: str | Path | None = None,
     *,
+    defaults: dict[str, Any] | None = None,
     assignments: Iterable[str] = (),
     options: dict[str, Any] | None = None,
 ) -> Config:
@@ -124,6 +125,7 @@ def load_config(
 
     Args:
         path: A YAML file whose sections and keys are those of `Config`.
+        defaults: "section.key" to value, instead of the dataclasses' own.
         assignments: "section.key=value", the value read as YAML.
         options: "section.key" to value; None values are passed over.
 
@@ -136,6 +138,8 @@ def load_config(
         90
     """
     tree = _read(Path(path)) if path is not None else {}
+    for key, value in (defaults or {}).items():
+        _put(tree, key, value, over=False)
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
@@ -191,7 +195,7 @@ def _harm(events: Iterable[Any]) -> str | None:
     return None
 
 
-def _put(tree: dict[str, Any], key: str, value: Any) -> None:
+def _put(tree: dict[str, Any], key: str, value: Any, *, over: bool = True) -> None:
     section, dot, name = key.partition(".")
     if not (section and dot and name) or "." in name:
         raise ConfigError(f"a key must be section.key, such as model.score; got {key[:60]!r}")
@@ -200,7 +204,8 @@ def _put(tree: dict[str, Any], key: str, value: Any) -> None:
         keys = tree[section] = {}
     if not isinstance(keys, dict):
         raise ConfigError(f"section {section!r} must hold keys, got {type(keys).__name__}")
-    keys[name] = value
+    if over or name not in keys:
+        keys[name] = value
 
 
 def _validated(tree: dict[str, Any]) -> Config:

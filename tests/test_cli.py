@@ -34,7 +34,7 @@ from geoseg.cli import VERBS
 from geoseg.cli.report import TerminalProgress
 from geoseg.evaluate import evaluate_footprints
 from geoseg.models import build_architecture
-from geoseg.testing import assert_footprints_valid, assert_no_overlaps
+from geoseg.testing import assert_footprints_valid, assert_no_overlaps, oracle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -440,3 +440,29 @@ def test_module_runs_as_the_command() -> None:
     process = spawn(code="import runpy; runpy.run_module('geoseg', run_name='__main__')")
     _, err = process.communicate(timeout=60)
     assert (process.returncode, err[:13]) == (2, "Usage: geoseg")
+
+
+def test_footprints_keeps_the_score_of_infer(tmp_path: Path, capsys: Capture) -> None:
+    found, out = tmp_path / "d.parquet", tmp_path / "f.parquet"
+    scene = write_scene(tmp_path / "s.tif")
+    timid = ("--model", "test_cli:timid_oracle")
+    succeed(capsys, "infer", scene, "-o", found, "--score", "0.2", *timid)
+    succeed(capsys, "footprints", found, "-o", out)
+    assert len(read(out)) == N_BUILDINGS
+    succeed(capsys, "footprints", found, "-o", out, "--score", "0.5")
+    assert len(read(out)) == 0
+
+
+def timid_oracle() -> torch.nn.Module:
+    """Build an oracle that is right at a score of 0.3."""
+
+    class Timid(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.oracle = oracle()
+
+        def forward(self, images: list[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+            outputs = self.oracle(images)
+            return [{**o, "scores": torch.full_like(o["scores"], 0.3)} for o in outputs]
+
+    return Timid()

@@ -19,12 +19,18 @@ from geoseg.cli import options
 @options.shape_options
 @options.config_options
 def command(detections: Path, **parameters: Any) -> int:
-    """Stitch DETECTIONS across chip borders and write footprints; no model is needed."""
-    config = options.make_config(parameters)
-    plan = options.make_plan(parameters)
+    """Stitch DETECTIONS across chip borders and write footprints; no model is needed.
 
+    The least score is that of `geoseg infer` unless a higher one is given.
+    """
     from geoseg.cli.report import finish
     from geoseg.stages.footprints import footprints
+    from geoseg.stages.store import detections_origin
+
+    options.make_config(parameters)
+    plan = options.make_plan(parameters)
+    found_at = detections_origin(detections).score
+    config = options.make_config(parameters, defaults={"model.score": found_at})
 
     tally = footprints(detections, plan, config)
     return finish(tally, plan.paths, as_json=parameters["as_json"])

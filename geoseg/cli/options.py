@@ -165,7 +165,7 @@ output_option = click.option(
 )
 
 
-def make_config(parameters: dict[str, Any]) -> Config:
+def make_config(parameters: dict[str, Any], *, defaults: dict[str, Any] | None = None) -> Config:
     """Return the config of a call and set how much is logged."""
     from geoseg.config import load_config
 
@@ -174,6 +174,7 @@ def make_config(parameters: dict[str, Any]) -> Config:
     options = {k.replace("__", "."): v for k, v in parameters.items() if "__" in k}
     return load_config(
         parameters.get("config_file"),
+        defaults=defaults,
         assignments=parameters.get("assignments", ()),
         options=options,
     )

@@ -1,5 +1,8 @@
 """Detections on disk: one Parquet file, a row per detection, in chip order.
 
+A chip in which nothing was found has one row without a mask: that it was looked at matters where
+its neighbours saw something at their borders.
+
 The file's metadata says which grid the windows count in, so that `footprints` needs neither the
 scene nor the model. Masks are kept as raw bytes and compressed by the file. Writes are atomic: the
 file appears whole or not at all.
@@ -47,6 +50,7 @@ SCHEMA = pa.schema(
         ("mask", pa.large_binary()),
     ]
 )
+_FOUND = ("box", "score", "label", "mask_box", "mask")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +65,11 @@ class Origin:
     model: dict[str, Any]
     """Name, sha256, licence and attribution of the weights."""
     config: dict[str, Any]
+
+    @property
+    def score(self) -> float:
+        """Least score that detections were kept at."""
+        return float(self.config.get("model", {}).get("score", 0.0))
 
     def to_json(self) -> str:
         """Return the origin as JSON text."""
@@ -122,8 +131,7 @@ class DetectionWriter:
 
     def write(self, chip: Chip, detections: Detections) -> None:
         """Add one chip's detections."""
-        if len(detections):
-            self._pending.append(_to_batch(chip, detections, self._schema))
+        self._pending.append(_to_batch(chip, detections, self._schema))
         if sum(batch.num_rows for batch in self._pending) >= ROW_GROUP:
             self._flush()
 
@@ -185,7 +193,9 @@ def detections_origin(path: Path) -> Origin:
 
 def count_detections(path: Path) -> int:
     """Return the number of detections in a file."""
-    return int(pq.read_metadata(path).num_rows)
+    with pq.ParquetFile(path) as file:
+        batches = file.iter_batches(columns=["score"])
+        return sum(batch.num_rows - batch.column(0).null_count for batch in batches)
 
 
 def read_detections(path: Path) -> Iterator[tuple[Chip, Detections]]:
@@ -227,7 +237,10 @@ def _to_batch(chip: Chip, detections: Detections, schema: pa.Schema) -> pa.Recor
     n = len(detections)
     core = {f"core_{name}": value for name, value in asdict(chip.core).items()}
     ints = {"row": chip.row, "col": chip.col, **asdict(chip.window), **core}
-    columns = {name: pa.array(np.full(n, ints[name], np.int32)) for name in _INTS}
+    columns = {name: pa.array(np.full(max(n, 1), ints[name], np.int32)) for name in _INTS}
+    if n == 0:
+        columns |= {name: pa.nulls(1, schema.field(name).type) for name in _FOUND}
+        return pa.RecordBatch.from_arrays([columns[name] for name in schema.names], schema=schema)
     columns["box"] = _fixed(detections.boxes, pa.float32())
     columns["score"] = pa.array(detections.scores)
     columns["label"] = pa.array(detections.labels)
@@ -246,7 +259,9 @@ def _fixed(values: np.ndarray, kind: pa.DataType) -> pa.Array:
 
 def _from_table(table: pa.Table, scene_id: str, path: Path) -> tuple[Chip, Detections]:
     table = table.combine_chunks()
-    if any(column.null_count for column in table.columns):
+    missing = {name for name in table.column_names if table.column(name).null_count}
+    is_empty = table.num_rows == 1 and missing == set(_FOUND)
+    if missing and not is_empty:
         raise FormatError(f"{path}: damaged: values are missing; run `geoseg infer` again")
     first = {name: table.column(name)[0].as_py() for name in _INTS}
     try:
@@ -257,6 +272,8 @@ def _from_table(table: pa.Table, scene_id: str, path: Path) -> tuple[Chip, Detec
             window=Window(**{name: first[name] for name in _WINDOW}),
             core=Window(**{name: first[f"core_{name}"] for name in _WINDOW}),
         )
+        if is_empty:
+            return chip, Detections.empty(scene_id, chip.window)
         boxes, masks = (_rows_of_4(table, name) for name in ("box", "mask_box"))
         data = [np.frombuffer(value.as_buffer(), np.uint8) for value in table.column("mask")]
         shapes = masks[:, [3, 2]] - masks[:, [1, 0]]
