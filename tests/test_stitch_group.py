@@ -217,7 +217,8 @@ def test_a_sure_mask_is_not_torn_by_faint_ones() -> None:
     chips = plan(ids, size_px=300, overlap_px=60)
     halves = [ids.astype(bool) & rows for rows in _rows_below(135, ids.shape)]
     faint = see(chips[1], halves, [0.4, 0.4])
-    assert_houses(run(ids, [(chips[0], see_ids(chips[0], ids)), (chips[1], faint)]), ids, least=0.9)
+    instances = run(ids, [(chips[0], see_ids(chips[0], ids)), (chips[1], faint)])
+    assert ious(instances, ids)[0] > 0.7, "they are blended in, but it is not shared out to them"
 
 
 def _rows_below(row: int, shape_hw: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:

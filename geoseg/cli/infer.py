@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 @click.command("infer")
-@click.argument("source")
+@click.argument("source", type=click.Path())
 @options.output_option
 @options.scene_options
 @options.chip_options

@@ -16,7 +16,7 @@ VECTORS = frozenset({".geojson", ".geojsonl", ".gpkg", ".fgb", ".shp", ".pmtiles
 
 
 @click.command("info")
-@click.argument("thing")
+@click.argument("thing", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def command(thing: str, *, as_json: bool) -> int:
     """Describe THING: a scene, `model`, a model's name, our files or a folder of chips."""

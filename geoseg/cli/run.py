@@ -10,7 +10,7 @@ from geoseg.cli import options
 
 
 @click.command("run")
-@click.argument("scene")
+@click.argument("scene", type=click.Path())
 @options.output_option
 @options.raster_outputs
 @options.mask_kind

@@ -11,7 +11,7 @@ from geoseg.cli import options
 
 
 @click.command("tile")
-@click.argument("scene")
+@click.argument("scene", type=click.Path())
 @click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of chips."
 )

@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 Key = tuple[int, int, int]
 
-FRAGMENT_IOS = 0.7
 LEAST_TRUST = 0.9
 """A mask is not cut on the word of pieces that score less than this share of its own score."""
 
@@ -100,7 +99,7 @@ def _unite(pieces: Iterable[Piece], strong: Iterable[Link]) -> dict[Key, list[Pi
     groups = {piece.key: [piece] for piece in pieces}
     for link in strong:
         one, two = groups[link.a.key], groups[link.b.key]
-        if one is not two and (_may_join(one, two) or _is_fragment(link, one, two)):
+        if one is not two and _may_join(one, two):
             one.extend(two)
             groups.update((piece.key, one) for piece in two)
     return groups
@@ -112,20 +111,6 @@ def _may_join(one: list[Piece], two: list[Piece]) -> bool:
         return True
     clashes = [(p, q) for p, q in itertools.product(one, two) if p.chip == q.chip]
     return all(_are_legs(p, q, one + two) for p, q in clashes)
-
-
-def _is_fragment(link: Link, one: list[Piece], two: list[Piece]) -> bool:
-    """Say whether the link's piece that stands alone is a fragment of what the other saw whole."""
-    for piece, whole, covered in ((link.a, link.b, link.ios_a), (link.b, link.a, link.ios_b)):
-        alone = len(one if piece in one else two) == 1
-        if alone and covered >= FRAGMENT_IOS and not _is_heard(piece, whole):
-            return True
-    return False
-
-
-def _is_heard(piece: Piece, bridge: Piece) -> bool:
-    """Say whether a piece may witness that a bridge lies over several buildings."""
-    return piece.score >= LEAST_TRUST * bridge.score and (bridge.cut or not piece.cut)
 
 
 def _are_legs(p: Piece, q: Piece, pieces: list[Piece]) -> bool:
