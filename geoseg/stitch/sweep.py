@@ -1,7 +1,8 @@
 """The row sweep: chips in, row by row; instances out as soon as no later chip can touch them.
 
 Memory is the chip rows still in touch plus the buildings that reach into them. The instances are
-the same whatever the order inside a row, and each comes out exactly once.
+the same whatever the order inside a row, and each comes out exactly once. Slivers at a chip's
+border that the chip beside it, which sees more, does not find are noise and left out.
 """
 
 from __future__ import annotations

@@ -1,0 +1,130 @@
+"""The benchmarks run, on tiny scenes, and their reports have the shape they promise; no times."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks import __main__ as program
+from benchmarks import efficiency, peers, real, stitching
+from benchmarks.clock import Times, interleave
+from benchmarks.cold import cold
+from benchmarks.exactness import exactness, painted_outlines
+from benchmarks.memory import memory
+from benchmarks.report import as_page, as_table, describe_machine
+from benchmarks.rows import Row, at_least, at_most
+from geoseg.testing import make_town
+
+KEYS = ["benchmark", "name", "value", "unit", "target", "met", "note"]
+
+
+def check_rows(rows, benchmark):
+    assert rows
+    for row in rows:
+        plain = row.as_dict()
+        assert list(plain) == KEYS
+        assert plain["benchmark"] == benchmark
+        assert plain["value"] is None or isinstance(plain["value"], int | float)
+        assert plain["met"] in (True, False, None)
+        assert (plain["met"] is None) == (plain["target"] is None or plain["value"] is None)
+        assert json.loads(json.dumps(plain)) == plain
+    assert len({row.name for row in rows}) == len(rows)
+
+
+@pytest.fixture
+def no_real_scenes(monkeypatch):
+    for module in (efficiency, peers, real):
+        monkeypatch.setattr(module, "real_scene", lambda _: None)
+
+
+def test_exactness_holds_on_a_tiny_town(tmp_path):
+    rows = exactness(tmp_path, size_px=400, repeats=2)
+    check_rows(rows, "exactness")
+    perfect = [row for row in rows if " oracle" in row.name and row.met is not None]
+    assert len(perfect) == 2 * 4
+    assert all(row.met for row in perfect)
+
+
+def test_painted_outlines_cover_exactly_the_painted_pixels():
+    town = make_town(size_px=300)
+    outlines = painted_outlines(town)
+    pixels = np.bincount(town.ids.ravel())[1:]
+    assert np.allclose(outlines.area, pixels * abs(town.grid.transform.determinant))
+
+
+@pytest.mark.usefixtures("no_real_scenes")
+def test_efficiency_and_peers_say_what_they_skipped(tmp_path):
+    rows = efficiency.efficiency(tmp_path, size_px=256, rounds=1)
+    check_rows(rows, "efficiency")
+    assert [row.value is None for row in rows] == [False, False, True]
+    rows = peers.peers(tmp_path, size_px=256, rounds=1)
+    check_rows(rows, "peers")
+    assert rows[0].target is None
+    assert "stand-in" in rows[0].note
+    rows = real.real(tmp_path)
+    check_rows(rows, "real")
+    assert all(row.value is None and row.note for row in rows)
+
+
+def test_stitching_counts_what_goes_in_and_comes_out(tmp_path):
+    rows = stitching.stitching(tmp_path, size_px=400, rounds=1)
+    check_rows(rows, "stitching")
+    assert [row.target is None for row in rows] == [False, True] * 2
+
+
+def test_memory_and_cold_measure_processes_of_their_own(tmp_path):
+    check_rows(memory(tmp_path, small_px=256, large_px=300, tile_px=256), "memory")
+    check_rows(cold(tmp_path, size_px=256, help_rounds=1, run_rounds=1), "cold")
+
+
+def test_interleave_runs_in_turn_after_a_warm_up():
+    turns = []
+    times = interleave(
+        {name: lambda name=name: turns.append(name) or 1.0 for name in "ab"}, rounds=2
+    )
+    assert "".join(turns) == "ababab"
+    assert times.rounds == {"a": (1.0, 1.0), "b": (1.0, 1.0)}
+
+
+def test_ratio_is_the_median_of_the_rounds_ratios():
+    times = Times(rounds={"a": (1.0, 10.0, 2.0), "b": (2.0, 10.0, 8.0)})
+    assert times.ratio("a", "b") == 0.5
+    assert "3 rounds" in times.about("a", "b")
+
+
+def test_a_row_is_met_only_where_its_target_holds():
+    base = {"benchmark": "x", "name": "y"}
+    assert Row(**base, value=0.9, **at_least(0.9)).met is True
+    assert Row(**base, value=1.2, **at_most(1.1)).met is False
+    assert Row(**base, value=None, **at_most(1.1)).met is None
+    assert Row(**base, value=1.0).met is None
+
+
+def test_program_writes_json_table_and_exit_code(tmp_path, monkeypatch, capsys):
+    def fast(_: Path) -> list[Row]:
+        """Measure nothing."""
+        return [Row(benchmark="fast", name="n", value=2.0, unit="s", **at_most(1.0), note="z")]
+
+    monkeypatch.setattr(program, "BENCHMARKS", {"fast": fast})
+    out = tmp_path / "results" / "latest.json"
+    assert program.main(["fast", "--out", str(out)]) == 1
+    report = json.loads(out.read_text())
+    assert set(report) == {"machine", "rows"}
+    assert report["machine"].keys() >= {"cores", "python", "torch"}
+    assert report["rows"][0]["met"] is False
+    table = out.with_suffix(".md").read_text()
+    assert "| fast | n | 2 s | <= 1 | **no** | z |" in table
+    assert table in capsys.readouterr().out
+
+
+def test_page_explains_each_benchmark_in_its_own_words():
+    rows = [Row(benchmark="cold", name="n", value=1.0)]
+    page = as_page(rows, describe_machine(), program.BENCHMARKS)
+    assert "Measure whole processes" in page
+    assert as_table(rows) in page
