@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 
 from benchmarks.clock import interleave
@@ -9,6 +10,7 @@ from benchmarks.network import chips_in_memory, forward_seconds, plain_module, r
 from benchmarks.rows import Row, at_most
 from benchmarks.scenes import NOT_HERE, densest_part, real_scene, town_picture
 from geoseg.config import Config, ModelOptions, SceneOptions
+from geoseg.errors import ResolutionWarning
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,7 +20,7 @@ SCORE = 0.3
 TORCHVISION_SCORE = 0.05  # its default threshold: every peer computes masks down to it
 
 
-def peers(folder: Path, *, size_px: int = 1500, rounds: int = 3) -> list[Row]:
+def peers(folder: Path, *, size_px: int = 1500, rounds: int = 5) -> list[Row]:
     """Measure seconds of the whole run over those of torchvision's plain forward on its chips.
 
     The forward is complete: score threshold .05 (torchvision's default), masks pasted into the
@@ -32,15 +34,17 @@ def peers(folder: Path, *, size_px: int = 1500, rounds: int = 3) -> list[Row]:
     else:
         scene = densest_part(banepa, folder, size_px=size_px)
     config = Config(model=ModelOptions(score=SCORE), scene=SceneOptions(gsd="native"))
-    batches = chips_in_memory(scene.path, config)
-    plain = plain_module(config, score=TORCHVISION_SCORE)
-    times = interleave(
-        {
-            "run": run_seconds(scene.path, folder / "out.geojson", config),
-            "torchvision": forward_seconds(plain, batches, paste=True),
-        },
-        rounds=rounds,
-    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResolutionWarning)  # "native" is meant here
+        batches = chips_in_memory(scene.path, config)
+        plain = plain_module(config, score=TORCHVISION_SCORE)
+        times = interleave(
+            {
+                "run": run_seconds(scene.path, folder / "out.geojson", config),
+                "torchvision": forward_seconds(plain, batches, paste=True),
+            },
+            rounds=rounds,
+        )
     note = f"{sum(map(len, batches))} chips; " + times.about("run", "torchvision")
     return [
         Row(

@@ -14,8 +14,6 @@ import numpy as np
 from geoseg.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
     from geoseg.grid import Grid, Window
@@ -107,11 +105,3 @@ def plan_chips(
         Chip(scene_id=scene_id, row=r, col=c, window=window, core=core)
         for r, c, window, core in grid.split(size_px, overlap_px)
     ]
-
-
-def rows_of(chips: Sequence[Chip]) -> list[list[Chip]]:
-    """Group chips by their row, rows ascending, order within a row kept."""
-    rows: dict[int, list[Chip]] = {}
-    for chip in chips:
-        rows.setdefault(chip.row, []).append(chip)
-    return [rows[r] for r in sorted(rows)]

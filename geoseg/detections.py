@@ -3,7 +3,7 @@
 Struct of arrays with one length. Every coordinate is in pixels of `window`, which says where its
 (0, 0) lies in the scene; nothing is shifted in place. Masks are uint8 probabilities (255 = 1) of
 the instance's own `mask_boxes` rectangle, stored flat. No full-chip mask is ever made. Imports
-numpy, cv2 (resizing) and pyarrow only.
+numpy and cv2 (resizing) only.
 """
 
 from __future__ import annotations

@@ -9,12 +9,14 @@ torchvision's detection contract has its full masks cropped.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.transform import resize_boxes
 
 from geoseg.detections import Detections, crop_masks, paste_masks
@@ -33,6 +35,7 @@ log = logging.getLogger(__name__)
 CPU_BATCH = 4
 CUDA_BATCH_PER_GIB = 1.0
 MAX_BATCH = 32
+_KEYS = ("boxes", "labels", "scores", "masks")
 MASK_ROUNDING = 1e-3  # half precision rounds a sum of weights to a little over 1
 
 
@@ -59,6 +62,8 @@ class Predictor:
         self.score_threshold = score_threshold
         self.batch_size = batch_size or default_batch_size(model.device)
         self._cropped = isinstance(model.module, MaskRCNN)
+        if self._cropped:
+            _decode_in_single_precision(model.module)
 
     def stream(self, batches: Iterable[ChipBatch]) -> Iterator[tuple[Chip, Detections]]:
         """Yield each chip with what was found in it, in the order the chips come.
@@ -82,12 +87,13 @@ class Predictor:
             if self._cropped:
                 outputs = _forward_unpasted(self.model.module, images_BCHW)
             else:
-                outputs = self.model.module(list(images_BCHW.unbind()))
-        side_hw = None if self._cropped else (int(images.shape[2]), int(images.shape[3]))
-        _check_contract(outputs, len(batch), side_hw)
+                outputs = _forward_foreign(self.model.module, images_BCHW)
+            side_hw = None if self._cropped else (int(images.shape[2]), int(images.shape[3]))
+            _check_contract(outputs, len(batch), side_hw)
+            hosted = _to_host(outputs, self.score_threshold)
         return [
-            self._to_detections(chip, _to_host(output, self.score_threshold))
-            for chip, output in zip(batch.chips, outputs, strict=True)
+            self._to_detections(chip, output)
+            for chip, output in zip(batch.chips, hosted, strict=True)
         ]
 
     def _to_detections(self, chip: Chip, output: dict[str, NDArray[Any]]) -> Detections:
@@ -110,22 +116,28 @@ class Predictor:
         pending = batch.split(self.batch_size)
         while pending:
             part = pending.pop(0)
-            try:
-                found = self.predict(part)
-            except RuntimeError as error:
-                if not _is_out_of_memory(error):
-                    raise
-                size = self._halve(len(part), error)
+            found = self._predict_if_it_fits(part)
+            if found is not None:
+                yield from zip(part.chips, found, strict=True)
+            else:
+                size = self._halve(len(part))
                 pending = [smaller for each in (part, *pending) for smaller in each.split(size)]
-                continue
-            yield from zip(part.chips, found, strict=True)
 
-    def _halve(self, size: int, error: RuntimeError) -> int:
+    def _predict_if_it_fits(self, batch: ChipBatch) -> list[Detections] | None:
+        """Return None when memory runs out; the error, which holds on to tensors, is let go."""
+        try:
+            return self.predict(batch)
+        except RuntimeError as error:
+            if not _is_out_of_memory(error):
+                raise
+            return None
+
+    def _halve(self, size: int) -> int:
         if size == 1:
             raise DeviceError(
                 f"one chip does not fit in the memory of {self.model.device}: "
                 "use smaller chips, a smaller model or --device cpu"
-            ) from error
+            )
         if self.model.device.type == "cuda":
             torch.cuda.empty_cache()
         self.batch_size = size // 2
@@ -153,6 +165,11 @@ def _forward_unpasted(module: MaskRCNN, images_BCHW: torch.Tensor) -> list[dict[
     features = module.backbone(images.tensors)
     if isinstance(features, torch.Tensor):
         features = {"0": features}
+    # torchvision drops NaN scores itself: an overflow would look like an empty map.
+    if not bool(torch.stack([f.float().sum() for f in features.values()]).isfinite().all()):
+        raise ModelError(
+            "the model's features are NaN or infinite: check its weights, or try --device cpu"
+        )
     proposals, _ = module.rpn(images, features, None)
     outputs, _ = module.roi_heads(features, proposals, images.image_sizes, None)
     for output, resized, size in zip(outputs, images.image_sizes, sizes, strict=True):
@@ -161,20 +178,44 @@ def _forward_unpasted(module: MaskRCNN, images_BCHW: torch.Tensor) -> list[dict[
     return list(outputs)
 
 
+def _forward_foreign(module: torch.nn.Module, images_BCHW: torch.Tensor) -> Any:
+    try:
+        return module(list(images_BCHW.unbind()))
+    except Exception as error:
+        # The network is the user's code: whatever it raises, the user needs one line first.
+        if isinstance(error, RuntimeError) and _is_out_of_memory(error):
+            raise
+        text = " ".join(str(error).split())[:200]
+        raise ModelError(f"the model raised {type(error).__name__}: {text}") from error
+
+
+class _SinglePrecisionCoder(BoxCoder):  # type: ignore[misc] # torchvision has no types
+    """Under autocast torchvision decodes boxes in half precision, which rounds them to 0.25 px."""
+
+    def decode_single(self, rel_codes: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
+        decoded: torch.Tensor = super().decode_single(rel_codes.float(), boxes.float())
+        return decoded
+
+
+def _decode_in_single_precision(module: MaskRCNN) -> None:
+    for part in (module.rpn, module.roi_heads):
+        coder = part.box_coder
+        part.box_coder = _SinglePrecisionCoder(coder.weights, coder.bbox_xform_clip)
+
+
 def _check_contract(outputs: Any, count: int, side_hw: tuple[int, int] | None) -> None:
     """Check outputs for `count` chips; `side_hw` is the masks' shape, None for a mask head's."""
-    keys = ("boxes", "labels", "scores", "masks")
     good = isinstance(outputs, list | tuple) and len(outputs) == count
     if not good or not all(
-        isinstance(output, dict) and all(torch.is_tensor(output.get(key)) for key in keys)
+        isinstance(output, dict) and all(torch.is_tensor(output.get(key)) for key in _KEYS)
         for output in outputs
     ):
         raise ModelError(
-            f"the model must return one dict of {', '.join(keys)} per image "
+            f"the model must return one dict of {', '.join(_KEYS)} per image "
             "(torchvision's detection contract)"
         )
     for output in outputs:
-        shapes = {key: tuple(output[key].shape) for key in keys}
+        shapes = {key: tuple(output[key].shape) for key in _KEYS}
         n = shapes["labels"][0] if shapes["labels"] else 0
         masks_good = shapes["masks"][:2] == (n, 1) and len(shapes["masks"]) == 4
         if n and side_hw is not None:
@@ -187,16 +228,32 @@ def _check_contract(outputs: Any, count: int, side_hw: tuple[int, int] | None) -
             )
 
 
-def _to_host(output: dict[str, torch.Tensor], threshold: float) -> dict[str, NDArray[Any]]:
-    keep = ~(output["scores"] < threshold)  # NaN is kept, to be found
-    if not bool(keep.all()):
-        output = {key: output[key][keep] for key in ("boxes", "labels", "scores", "masks")}
-    masks = output["masks"].float()[:, 0]
+def _to_host(
+    outputs: list[dict[str, torch.Tensor]], threshold: float
+) -> list[dict[str, NDArray[Any]]]:
+    """Bring a batch's detections at or above the threshold to the host, joined: one trip each."""
+    counts = [len(output["scores"]) for output in outputs]
+    full = [output for output in outputs if len(output["scores"])]
+    if not full:
+        return [_nothing() for _ in outputs]
+    joined = {key: torch.cat([output[key] for output in full]) for key in full[0] if key in _KEYS}
+    keep = ~(joined["scores"] < threshold)  # NaN is kept, to be found
+    owner = torch.repeat_interleave(torch.tensor(counts)).to(keep.device)
+    joined["masks"] = joined["masks"][:, 0]
+    kept = {key: values[keep].cpu() for key, values in (joined | {"owner": owner}).items()}
+    host = {key: (v.float() if v.is_floating_point() else v).numpy() for key, v in kept.items()}
+    host["scores"] = host["scores"].clip(0, 1)
+    ends = np.searchsorted(host.pop("owner"), np.arange(len(outputs) + 1))
+    return [{key: values[a:b] for key, values in host.items()} for a, b in itertools.pairwise(ends)]
+
+
+def _nothing() -> dict[str, NDArray[Any]]:
+    floats = np.zeros(0, np.float32)
     return {
-        "boxes": output["boxes"].float().cpu().numpy(),
-        "labels": output["labels"].cpu().numpy(),
-        "scores": output["scores"].float().clamp(0, 1).cpu().numpy(),
-        "masks": masks.cpu().numpy(),
+        "boxes": floats.reshape(0, 4),
+        "labels": np.zeros(0, np.int64),
+        "scores": floats,
+        "masks": floats.reshape(0, 1, 1),
     }
 
 

@@ -86,6 +86,14 @@ def plan(ids: np.ndarray, *, size_px: int, overlap_px: int) -> list[Chip]:
     return plan_chips("s", grid, size_px=size_px, overlap_px=overlap_px)
 
 
+def rows_of(chips: list[Chip]) -> list[list[Chip]]:
+    """Group chips by their row, rows ascending, order within a row kept."""
+    rows: dict[int, list[Chip]] = {}
+    for chip in chips:
+        rows.setdefault(chip.row, []).append(chip)
+    return [rows[r] for r in sorted(rows)]
+
+
 def see(chip: Chip, masks: list[np.ndarray], scores: list[float] | None = None) -> Detections:
     """Return what a chip finds: full-scene masks (bool or soft in [0, 1]) cut by its window."""
     window = chip.window

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from builders import make_chip, make_grid
 
-from geoseg.chips import ChipBatch, plan_chips, rows_of
+from geoseg.chips import ChipBatch, plan_chips
 from geoseg.errors import ConfigError
 
 
@@ -30,16 +30,6 @@ def test_chip_names_are_unique_and_safe() -> None:
     names = [chip.name for chip in plan_chips("a/b", make_grid(height=900, width=900))]
     assert len(set(names)) == len(names)
     assert names[0] == "r00000_c00000"
-
-
-def test_rows_are_ascending_and_keep_their_order() -> None:
-    chips = [make_chip(row=r, col=c) for r, c in ((2, 1), (0, 0), (2, 0), (0, 1))]
-    rows = rows_of(chips)
-    assert [[(chip.row, chip.col) for chip in row] for row in rows] == [
-        [(0, 0), (0, 1)],
-        [(2, 1), (2, 0)],
-    ]
-    assert rows_of([]) == []
 
 
 @pytest.mark.parametrize(("n", "size"), [(5, 2), (4, 2), (1, 4), (3, 1)])

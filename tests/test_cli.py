@@ -35,6 +35,7 @@ from geoseg.cli.report import TerminalProgress
 from geoseg.evaluate import evaluate_footprints
 from geoseg.models import build_architecture
 from geoseg.testing import assert_footprints_valid, assert_no_overlaps, oracle
+from geoseg.vector import footprints_info
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -449,8 +450,11 @@ def test_footprints_keeps_the_score_of_infer(tmp_path: Path, capsys: Capture) ->
     succeed(capsys, "infer", scene, "-o", found, "--score", "0.2", *timid)
     succeed(capsys, "footprints", found, "-o", out)
     assert len(read(out)) == N_BUILDINGS
-    succeed(capsys, "footprints", found, "-o", out, "--score", "0.5")
+    succeed(capsys, "footprints", found, "-o", out, "--score", "0.5", "--min-area", "7")
     assert len(read(out)) == 0
+    config = json.loads(footprints_info(out).metadata["origin"])["config"]
+    assert config["model"]["score"] == 0.5
+    assert config["polygonize"]["min_area_m2"] == 7
 
 
 def timid_oracle() -> torch.nn.Module:

@@ -29,6 +29,7 @@ from geoseg.models import (
     save_weights,
 )
 from geoseg.models import load as load_module
+from geoseg.models.architectures import maskrcnn_lite0
 from geoseg.models.weights import load_weights
 
 BUNDLED = Path(geoseg.models.__file__).parent / "bundled"
@@ -169,7 +170,7 @@ def test_missing_pieces_of_a_weights_path_are_told_apart(tmp_path):
     [
         ("nonesuch", "must be one of maskrcnn_lite0"),
         ("", "must be one of"),
-        ("weights.pth", "convert them to .safetensors"),
+        ("weights.pth", "import-weights"),
         ("no_such_package.x:f", "'no_such_package.x' cannot be imported"),
         (":f", "cannot be imported"),
         (".relative:f", "cannot be imported"),
@@ -237,3 +238,14 @@ def test_network_too_large_for_its_device_is_a_device_error():
 
     with pytest.raises(DeviceError, match="does not fit on cpu: out of memory Tried"):
         load_module._move(Huge(), torch.device("cpu"))
+
+
+def test_a_factorys_network_keeps_its_own_resizing() -> None:
+    module = load_model("test_models_load:resizing", device="cpu", chip_size_px=300).module
+    assert module.transform.min_size == (800,)
+
+
+def resizing() -> nn.Module:
+    module = maskrcnn_lite0(2)
+    module.transform.min_size = (800,)
+    return module

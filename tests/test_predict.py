@@ -17,7 +17,7 @@ from torchvision.ops import MultiScaleRoIAlign
 from geoseg.chips import Chip, ChipBatch
 from geoseg.errors import ConfigError, DeviceError, ModelError
 from geoseg.models import LoadedModel, load_model
-from geoseg.predict import CPU_BATCH, Predictor, default_batch_size
+from geoseg.predict import CPU_BATCH, Predictor, _forward_unpasted, default_batch_size
 from geoseg.testing import blank, ids_to_rgb, make_town, oracle, soft_oracle
 
 if TYPE_CHECKING:
@@ -256,10 +256,10 @@ def test_a_device_that_holds_no_chip_is_a_device_error() -> None:
         list(make_predictor(SmallMemory(0), batch_size=4).stream([batch]))
 
 
-def test_other_runtime_errors_pass_through() -> None:
+def test_whatever_else_a_network_raises_is_a_model_error() -> None:
     batch, _ = painted(4)
     module = SmallMemory(0, "shape '[3]' is invalid")
-    with pytest.raises(RuntimeError, match="is invalid"):
+    with pytest.raises(ModelError, match="RuntimeError: is invalid"):
         list(make_predictor(module, batch_size=4).stream([batch]))
     assert module.asked == [4]
 
@@ -388,3 +388,23 @@ def test_a_mask_rcnn_whose_body_returns_one_tensor_works() -> None:
 
 def _pool(size: int) -> nn.Module:
     return MultiScaleRoIAlign(featmap_names=["0"], output_size=size, sampling_ratio=2)
+
+
+def test_boxes_are_decoded_in_single_precision_under_autocast() -> None:
+    module = load_model("maskrcnn_lite0", device="cpu", score_threshold=0.0).module
+    predictor = make_predictor(module)
+    batch = make_batch(make_town(size_px=256).image[None, :96, :96])
+    images = torch.from_numpy(batch.images).float() / 255
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16):
+        (output,) = _forward_unpasted(predictor.model.module, images)
+    assert output["boxes"].dtype == torch.float32
+    assert len(output["boxes"]) > 0
+    assert (output["boxes"] != output["boxes"].bfloat16().float()).any()
+
+
+def test_overflow_inside_the_network_is_an_error_not_an_empty_map() -> None:
+    module = load_model("maskrcnn_lite0", device="cpu").module
+    for bias in (p for name, p in module.backbone.fpn.named_parameters() if name.endswith("bias")):
+        bias.fill_(float("nan"))
+    with pytest.raises(ModelError, match="NaN or infinite"):
+        make_predictor(module).predict(make_batch(np.zeros((1, 64, 64, 3), np.uint8)))

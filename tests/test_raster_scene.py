@@ -14,6 +14,7 @@ from affine import Affine
 from numpy.testing import assert_array_equal
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp
+from rasterio.env import get_gdal_config
 from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window as RioWindow
 
@@ -381,3 +382,30 @@ def test_real_scene_reads_like_rasterio(name):
         assert_array_equal(image, dataset.read([1, 2, 3], window=RioWindow(700, 500, 300, 300)))
         assert valid.all()
         assert 0.12 < scene.grid.gsd_m < 0.16
+
+
+def test_handles_are_reused_by_later_threads_and_the_cache_limit_is_given_back(tmp_path):
+    before = get_gdal_config("GDAL_CACHEMAX")
+    with Scene.open(make_raster(tmp_path / "a.tif", noise())) as scene:
+        limit = get_gdal_config("GDAL_CACHEMAX")
+        assert limit == 64 * 2**20
+        for _ in range(6):
+            with ThreadPoolExecutor(1) as pool:
+                pool.submit(scene.read, part()).result()
+                assert get_gdal_config("GDAL_CACHEMAX") == limit
+        assert len(scene._handles) == 1
+    assert get_gdal_config("GDAL_CACHEMAX") == before
+
+
+def test_dtype_is_that_of_the_chosen_bands(tmp_path):
+    vrt = tmp_path / "a.vrt"
+    path = make_raster(tmp_path / "a.tif", noise(bands=4, dtype=np.uint16))
+    rasterio.shutil.copy(path, vrt, driver="VRT")
+    vrt.write_text(
+        vrt.read_text().replace('dataType="UInt16" band="1"', 'dataType="Byte" band="1"')
+    )
+    with rasterio.open(vrt) as dataset:
+        assert dataset.dtypes[:2] == ("uint8", "uint16")
+    with Scene.open(str(vrt), bands=(2, 3, 4)) as scene:
+        assert scene.dtype == np.uint16
+        assert scene.rescale is not None

@@ -7,6 +7,7 @@ import resource
 import signal
 import subprocess
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -213,3 +214,13 @@ def test_no_footprints_make_an_empty_raster(tmp_path):
         assert not dataset.read(1).any()
     with pytest.raises(ConfigError, match="one per geometry"):
         rasterize_footprints(tmp_path / "m.tif", make_grid(), [shapely.box(0, 0, 1, 1)], [])
+
+
+def test_a_chip_image_that_claims_a_huge_size_is_a_read_error(tmp_path):
+    for side in (9000, 30000):
+        ihdr = b"IHDR" + side.to_bytes(4, "big") * 2 + bytes([8, 2, 0, 0, 0])
+        crc = zlib.crc32(ihdr).to_bytes(4, "big")
+        header = b"\x89PNG\r\n\x1a\n" + (13).to_bytes(4, "big") + ihdr + crc
+        (tmp_path / "a.png").write_bytes(header + bytes(4) + b"IDAT" + bytes(4))
+        with pytest.raises(ReadError, match="readable PNG"):
+            read_chip_image(tmp_path / "a.png")

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from builders import instance_masks, make_chip, make_detections, make_window, plan, see, see_ids
+from builders import (
+    instance_masks,
+    make_chip,
+    make_detections,
+    make_instance,
+    make_window,
+    plan,
+    see,
+    see_ids,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoseg.chips import Chip
-from geoseg.stitch import Stitcher, StitchOptions, stitch
+from geoseg.stitch import Instance, Stitcher, StitchOptions, merge, stitch
 from geoseg.stitch.agree import measure
+from geoseg.stitch.merge import drop_duplicates
 from geoseg.stitch.pieces import Piece, make_pieces
 
 LEFT = make_chip(col=0, window=make_window(0, 0))
@@ -136,6 +146,50 @@ def test_a_looser_duplicate_share_keeps_more() -> None:
     assert len(stitch(found, shape_hw=SCENE, options=StitchOptions(duplicate_ios=0.8))) == 2
 
 
+Keyed = list[tuple[tuple[int, int, int], Instance]]
+
+
+def strongest_of_all_pairs(merged: Keyed, least_ios: float) -> Keyed:
+    """Keep the strongest by comparing full-scene masks of every pair."""
+    masks = instance_masks([instance for _, instance in merged], (60, 60))
+    kept: list[int] = []
+    for i in sorted(range(len(merged)), key=lambda i: (-merged[i][1].score, merged[i][0])):
+        least_area = [max(1, min(masks[i].sum(), masks[j].sum())) for j in kept]
+        shared = [(masks[i] & masks[j]).sum() for j in kept]
+        if all(both / area < least_ios for both, area in zip(shared, least_area, strict=True)):
+            kept.append(i)
+    return [merged[i] for i in sorted(kept)]
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10_000), n=st.integers(1, 25), least_ios=st.sampled_from([0.05, 0.6, 1]))
+def test_duplicates_are_those_that_comparing_every_pair_finds(
+    seed: int, n: int, least_ios: float
+) -> None:
+    rng = np.random.default_rng(seed)
+    merged = []
+    for k in range(n):
+        soft = rng.integers(0, 256, tuple(rng.integers(1, 25, 2)), np.uint8)
+        if rng.random() < 0.7:
+            soft[:] = rng.choice([0, 127, 128, 255], p=[0.1, 0.1, 0.4, 0.4])
+        x, y = rng.integers(0, 36, 2).tolist()
+        score = float(rng.choice([0.5, 0.7, 0.9]))
+        merged.append(((0, 0, k), make_instance(soft, x=x, y=y, score=score)))
+    kept = drop_duplicates(merged, least_ios=least_ios)
+    assert [key for key, _ in kept] == [key for key, _ in strongest_of_all_pairs(merged, least_ios)]
+
+
+def test_only_instances_whose_windows_meet_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of 200 houses, each over a bit of the next."""
+    soft = np.full((10, 12), 255, np.uint8)
+    row = [((0, 0, k), make_instance(soft, x=10 * k)) for k in range(200)]
+    compared = []
+    measure_ios = merge._ios
+    monkeypatch.setattr(merge, "_ios", lambda *pair: compared.append(pair) or measure_ios(*pair))
+    assert drop_duplicates(row, least_ios=0.6) == row
+    assert len(compared) <= 199
+
+
 @pytest.mark.parametrize(
     ("box", "touches"),
     [
@@ -171,6 +225,19 @@ def test_a_sliver_that_the_chip_beside_denies_is_dropped() -> None:
 def test_a_sliver_is_kept_where_no_chip_beside_was_looked_at() -> None:
     sliver = scene_mask(236, 243)
     assert len(stitch([(RIGHT, see(RIGHT, [sliver]))], shape_hw=SCENE)) == 1
+
+
+@pytest.mark.parametrize("turn", [0, 1, 2, 3])
+def test_a_strip_along_the_scenes_edge_is_no_sliver(turn: int) -> None:
+    """Thin, but it reaches far into its chip; the chip that sees its end is silent."""
+    mask = np.zeros((540, 300), bool)
+    mask[245:300, :6] = True
+    mask = np.ascontiguousarray(np.rot90(mask, turn))
+    chips = plan(mask, size_px=300, overlap_px=60)
+    first = max(chips, key=lambda chip: int(mask[chip.window.slices].sum()))
+    found = [(chip, see(chip, [mask] if chip == first else [])) for chip in chips]
+    (strip,) = stitch(found, shape_hw=mask.shape)
+    assert np.array_equal(instance_masks([strip], mask.shape)[0], mask)
 
 
 @pytest.mark.parametrize("overlap_px", [1, 2, 3, 5])

@@ -7,12 +7,21 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from builders import instance_masks, make_chip, make_detections, make_window, plan, see, see_ids
+from builders import (
+    instance_masks,
+    make_chip,
+    make_detections,
+    make_window,
+    plan,
+    rows_of,
+    see,
+    see_ids,
+)
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from geoseg.chips import Chip, rows_of
+from geoseg.chips import Chip
 from geoseg.detections import Detections
 from geoseg.errors import ConfigError
 from geoseg.stitch import Instance, Stitcher, stitch

@@ -44,7 +44,8 @@ def load_model(
     """Load a model for inference: evaluation mode, single precision, no gradients.
 
     Networks built here are also rearranged for speed (`optimise_for_inference`); a factory's
-    network is only switched to evaluation and moved.
+    network is switched to evaluation and moved, and a `MaskRCNN` among them gets the score
+    threshold, but keeps its own resizing.
 
     Args:
         model: A bundled name, a `.safetensors` path with its spec beside it, or
@@ -83,7 +84,9 @@ def load_model(
         assert source.factory is not None, "a source has weights or a factory"
         module = _from_factory(source.factory, model)
     threshold = spec.default_score_threshold if score_threshold is None else score_threshold
-    _configure(module, score_threshold=threshold, chip_size_px=chip_size_px)
+    # A factory's network keeps the size it was made for.
+    size_px = chip_size_px if source.weights is not None else None
+    _configure(module, score_threshold=threshold, chip_size_px=size_px)
     module = _move(module, target)
     if source.weights is not None:
         module = optimise_for_inference(module, target)

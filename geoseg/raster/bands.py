@@ -130,6 +130,13 @@ def plan_bands(dataset: DatasetReader, bands: Sequence[int] | None) -> BandPlan:
     )
 
 
+def dtype_of(dataset: DatasetReader, plan: BandPlan) -> np.dtype[np.generic]:
+    """Return the dtype that holds the pixels of all chosen bands, as `BandPlan.read` does."""
+    if plan.palette is not None:
+        return np.dtype(np.uint8)
+    return np.result_type(*(dataset.dtypes[band - 1] for band in plan.bands))
+
+
 def _three(
     dataset: DatasetReader, bands: Sequence[int] | None, usable: list[int]
 ) -> tuple[int, int, int]:

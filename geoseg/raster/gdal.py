@@ -1,23 +1,28 @@
 """What GDAL needs to be told, and what it says when it fails, on one line.
 
-GDAL options hold for one `with` block: rasterio keeps them per thread, so every thread that opens
-or reads a dataset enters its own. Knows nothing of scenes.
+Most options hold for one `with` block: rasterio keeps them per thread, so every thread that opens
+or reads a dataset enters its own. The block cache is one for the whole process: it is set by
+`limit_cache` for as long as somebody holds a limit. Knows nothing of scenes.
 """
 
 from __future__ import annotations
 
+import threading
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
-from rasterio.env import get_gdal_config
+from rasterio.env import get_gdal_config, set_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geoseg.errors import InputNotFoundError, SceneError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from rasterio.io import DatasetReader
 
 CACHE_MIN_BYTES = 64 * 2**20  # holds a chip row of 20,000 px, so memory is flat up to there
@@ -25,6 +30,42 @@ CACHE_MAX_BYTES = 512 * 2**20
 CACHE_ROWS_PX = 300  # one row of chips: blocks shared along it, the usual case, decode once
 OVERSAMPLING = 4
 NORTH_UP_HINT = "make it north-up first: gdalwarp -t_srs EPSG:XXXX in.tif out.tif"
+
+
+_lock = threading.Lock()
+_limits: list[int] = []
+_outside: list[int] = []  # the limit before the first of ours
+
+
+@contextmanager
+def limit_cache(n_bytes: int) -> Iterator[None]:
+    """Limit GDAL's block cache, which all threads share; of several limits the greatest holds.
+
+    When the last limit is given up, the one from before the first is back in force.
+    """
+    with _lock:
+        if not _limits:
+            _outside[:] = [get_gdal_config("GDAL_CACHEMAX")]
+        _limits.append(n_bytes)
+        set_gdal_config("GDAL_CACHEMAX", max(_limits))
+    try:
+        yield
+    finally:
+        with _lock:
+            _limits.remove(n_bytes)
+            set_gdal_config("GDAL_CACHEMAX", max(_limits or _outside))
+
+
+@contextmanager
+def no_cache() -> Iterator[None]:
+    """Write out and drop every cached block, for all threads, then put the limit back."""
+    with _lock:
+        before = get_gdal_config("GDAL_CACHEMAX")
+        set_gdal_config("GDAL_CACHEMAX", 1)  # bytes: no block fits
+        try:
+            yield
+        finally:
+            set_gdal_config("GDAL_CACHEMAX", before)
 
 
 def is_remote(path: str) -> bool:

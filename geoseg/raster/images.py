@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 CHIP_SUFFIXES = (".png", *TIFF_SUFFIXES)
+UNREADABLE = (RasterioError, UnidentifiedImageError, OSError, SyntaxError, ValueError)
+MAX_SIDE_PX = 8192  # far above any chip; 256 MB decoded
 
 
 def write_chip_image(
@@ -74,7 +76,14 @@ def read_chip_image(path: str | Path) -> tuple[NDArray[np.uint8], NDArray[np.boo
         raise InputNotFoundError(f"{path}: no such chip image; write the chips again")
     try:
         rgba = _read_tiff(path) if path.suffix.lower() in TIFF_SUFFIXES else _read_png(path)
-    except (RasterioError, UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except (
+        RasterioError,
+        UnidentifiedImageError,
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+    ) as error:
         raise ReadError(
             f"{path}: must be a readable PNG or TIFF image, got: {reason(error)}"
         ) from error
@@ -113,6 +122,7 @@ def _write_tiff(path: Path, image: NDArray[np.uint8], grid: Grid, valid: NDArray
 
 def _read_png(path: Path) -> NDArray[np.uint8]:
     with Image.open(path) as image:
+        _check_size(image.height, image.width)
         rgba = np.array(image.convert("RGBA"), np.uint8)
     return np.ascontiguousarray(rgba.transpose(2, 0, 1))
 
@@ -121,9 +131,15 @@ def _read_tiff(path: Path) -> NDArray[np.uint8]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)  # pixels are all that is asked
         with rasterio.open(path) as dataset:
+            _check_size(dataset.height, dataset.width)
             if dataset.count < 3 or dataset.dtypes[0] != "uint8":
                 raise ValueError(f"{dataset.count} bands of {dataset.dtypes[0]}, not 3 of uint8")
             return np.concatenate([dataset.read([1, 2, 3]), dataset.dataset_mask()[None]])
+
+
+def _check_size(height: int, width: int) -> None:
+    if max(height, width) > MAX_SIDE_PX:
+        raise ValueError(f"{height}x{width} px, more than {MAX_SIDE_PX} a side")
 
 
 def _as_mask(valid: NDArray[np.bool_]) -> NDArray[np.uint8]:

@@ -6,6 +6,7 @@ COG: memory is GDAL's bounded block cache, whatever the scene's size. Frame: pix
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Literal, Self
 
 import numpy as np
@@ -18,7 +19,7 @@ from rasterio.windows import Window as RioWindow
 
 from geoseg.errors import ConfigError
 from geoseg.raster.atomic import check_output, output_errors, replacing, temporary_name
-from geoseg.raster.gdal import CACHE_MIN_BYTES
+from geoseg.raster.gdal import CACHE_MIN_BYTES, limit_cache, no_cache
 from geoseg.raster.images import TIFF_SUFFIXES
 
 if TYPE_CHECKING:
@@ -61,12 +62,15 @@ class MaskWriter:
         self._kind = kind
         self._work = temporary_name(self._path, "work")
         self._dataset: DatasetWriter | None = None
+        self._resources = ExitStack()
 
     def __enter__(self) -> Self:
+        self._resources.enter_context(limit_cache(CACHE_MIN_BYTES))
         try:
             with output_errors(self._path):
                 self._dataset = _create(self._work, self._grid, self._kind)
         except BaseException:
+            self._resources.close()
             self._work.unlink(missing_ok=True)
             raise
         return self
@@ -85,11 +89,12 @@ class MaskWriter:
                 finally:
                     self._open().close()
             if error is None:
-                with replacing(self._path) as temporary, _env():
+                with replacing(self._path) as temporary:
                     _copy_to_cog(self._work, temporary, self._kind)
                     _read_back(temporary)
         finally:
             self._dataset = None
+            self._resources.close()
             self._work.unlink(missing_ok=True)
 
     def burn(self, window: Window, soft: NDArray[np.uint8], value: int = 1) -> None:
@@ -116,7 +121,7 @@ class MaskWriter:
             return
         row, col = inside.row_off - window.row_off, inside.col_off - window.col_off
         part = soft[row : row + inside.height, col : col + inside.width]
-        with output_errors(self._path), _env():
+        with output_errors(self._path):
             dataset, area = self._open(), _rio(inside)
             before = dataset.read(1, window=area)
             if self._kind == "ids":
@@ -131,7 +136,7 @@ class MaskWriter:
         Raises:
             OutputError: Writing failed.
         """
-        with output_errors(self._path), _env():
+        with output_errors(self._path):
             self._open().write(values, 1, window=_rio(window))
 
     def _open(self) -> DatasetWriter:
@@ -207,7 +212,7 @@ def _flush(dataset: DatasetWriter) -> None:
     """Write all that is cached, and raise if that fails, which closing would not tell."""
     corner = RioWindow(0, 0, 1, 1)
     for _ in range(2):  # the second turn tells how the first one's own block fared
-        with rasterio.Env(GDAL_CACHEMAX=1):  # bytes: no block fits, so all are written on entry
+        with no_cache():
             dataset.write(dataset.read(1, window=corner), 1, window=corner)
 
 
@@ -238,10 +243,6 @@ def _check_ids(ids: Sequence[int] | NDArray[np.integer]) -> None:
     values = np.asarray(ids)
     if values.size and not (values.min() >= 1 and values.max() <= MAX_ID):
         raise ConfigError(f"ids must be in [1, {MAX_ID}], got {values.min()} to {values.max()}")
-
-
-def _env() -> rasterio.Env:
-    return rasterio.Env(GDAL_CACHEMAX=CACHE_MIN_BYTES)
 
 
 def _rio(window: Window) -> RioWindow:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -21,11 +21,12 @@ from rasterio.errors import RasterioError
 
 from geoseg.errors import ConfigError, ReadError, SceneError
 from geoseg.grid import Grid, Window
-from geoseg.raster.bands import BandPlan, plan_bands
+from geoseg.raster.bands import BandPlan, dtype_of, plan_bands
 from geoseg.raster.gdal import (
     CACHE_ROWS_PX,
     NORTH_UP_HINT,
     cache_bytes,
+    limit_cache,
     open_dataset,
     open_options,
     overview_level,
@@ -44,14 +45,14 @@ if TYPE_CHECKING:
 
     from geoseg.chips import Chip
 
-MAX_READ_PX = 512  # source rows in memory at once when reducing
+MAX_READ_PX = 512  # source rows read at once when reducing, or those of one working row if more
 STATISTICS_PX = 1024  # enough for percentiles; small enough to come from an overview
 
 
 class Scene:
     """A raster that is read by windows, from any number of threads at once.
 
-    Open one with `Scene.open`. Each thread gets its own dataset handle, all closed by `close()`.
+    Open one with `Scene.open`. Each handle serves one reader at a time; `close()` closes all.
 
     Attributes:
         path: Where the raster is: a path, a URL or anything else GDAL opens.
@@ -74,7 +75,8 @@ class Scene:
         level: int | None,
         plan: BandPlan,
         dtype: np.dtype[np.generic],
-        options: dict[str, str | int],
+        options: dict[str, str],
+        cache_bytes: int,
     ) -> None:
         self.path = path
         self.scene_id = scene_id
@@ -87,8 +89,10 @@ class Scene:
         self._level = level
         self._plan = plan
         self._options = options
-        self._local = threading.local()
         self._handles: list[DatasetReader] = []
+        self._idle: list[DatasetReader] = []
+        self._resources = ExitStack()
+        self._resources.enter_context(limit_cache(cache_bytes))
         self._lock = threading.Lock()
         self._closed = False
 
@@ -139,11 +143,9 @@ class Scene:
                 source_grid=source,
                 level=level,
                 plan=plan,
-                dtype=np.dtype(np.uint8 if plan.palette is not None else dataset.dtypes[0]),
-                options={
-                    **open_options(path),
-                    "GDAL_CACHEMAX": cache_bytes(dataset, rows_px=rows_px),
-                },
+                dtype=dtype_of(dataset, plan),
+                options=open_options(path),
+                cache_bytes=cache_bytes(dataset, rows_px=rows_px),
             )
         try:
             scene.rescale = scene._choose_rescale(rescale)
@@ -164,12 +166,14 @@ class Scene:
         self.close()
 
     def close(self) -> None:
-        """Close the handles of all threads; reading afterwards is an error. May be repeated."""
+        """Close all handles; reading afterwards is an error. May be repeated."""
         with self._lock:
             self._closed = True
-            handles, self._handles = self._handles, []
+            handles, self._handles, self._idle = self._handles, [], []
+            resources = self._resources.pop_all()
         for handle in handles:
             handle.close()
+        resources.close()
 
     def read(self, window: Window) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
         """Read a window of the working grid. Safe to call from several threads.
@@ -247,8 +251,7 @@ class Scene:
 
     def _choose_rescale(self, rescale: Literal["auto"] | tuple[float, float]) -> Rescale | None:
         if not isinstance(rescale, str):
-            low, high = rescale
-            return Rescale(low=(float(low),) * 3, high=(float(high),) * 3)
+            return Rescale(low=(float(rescale[0]),) * 3, high=(float(rescale[1]),) * 3)
         if rescale != "auto":
             raise ConfigError(f"rescale must be auto or MIN,MAX, got {rescale!r}")
         if self.dtype == np.uint8:
@@ -287,16 +290,19 @@ class Scene:
 
     @contextmanager
     def _dataset(self) -> Iterator[DatasetReader]:
-        """Lend this thread's handle, with GDAL's options in force."""
+        """Lend a handle that no other reader has, with GDAL's options in force."""
         if self._closed:
             raise ConfigError(f"{self.path}: the scene is closed; open it again to read")
         with rasterio.Env(**self._options):
-            if not hasattr(self._local, "dataset"):
+            with self._lock:
+                dataset = self._idle.pop() if self._idle else None
+            if dataset is None:
                 dataset = open_dataset(self.path, overview_level=self._level)
-                with self._lock:
-                    self._handles.append(dataset)
-                self._local.dataset = dataset
-            yield self._local.dataset
+                self._handles.append(dataset)
+            try:
+                yield dataset
+            finally:
+                self._idle.append(dataset)
 
 
 def _grid_of(dataset: DatasetReader) -> Grid:

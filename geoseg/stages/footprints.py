@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from geoseg.footprints import make_footprints
@@ -110,7 +110,7 @@ def footprints(detections: Path, plan: OutputPlan, config: Config) -> Tally:
     """
     plan.check()
     check_apart(plan.paths, [detections])
-    origin = detections_origin(detections)
+    origin = _as_made(detections_origin(detections), config)
     check_apart(plan.paths, [origin.scene_path])
     tally = Tally()
     with ExitStack() as stack:
@@ -119,6 +119,14 @@ def footprints(detections: Path, plan: OutputPlan, config: Config) -> Tally:
             _counted(read_detections(detections), config, tally), origin, config, outputs, tally
         )
     return tally
+
+
+def _as_made(origin: Origin, config: Config) -> Origin:
+    """Record the options that these footprints are made with beside those of their detections."""
+    now = config.to_dict()
+    model = {**origin.config.get("model", {}), "score": config.model.score}
+    shapes = {"stitch": now["stitch"], "polygonize": now["polygonize"]}
+    return replace(origin, config={**origin.config, **shapes, "model": model})
 
 
 def _counted(

@@ -88,6 +88,7 @@ class Origin:
         try:
             values = json.loads(text)
             grid = values.pop("grid")
+            _check_types(values)
             return cls(
                 grid=grid_from(grid),
                 labels={int(label): str(name) for label, name in values.pop("labels").items()},
@@ -96,6 +97,15 @@ class Origin:
         except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             text = f"{type(error).__name__}: {' '.join(str(error).split())[:120]}"
             raise FormatError(f"the file's description of its scene is damaged: {text}") from error
+
+
+def _check_types(values: dict[str, Any]) -> None:
+    kinds = {"scene_id": str, "scene_path": str, "model": dict, "config": dict}
+    for name, kind in kinds.items():
+        if not isinstance(values[name], kind):
+            raise TypeError(f"{name} must be {kind.__name__}")
+    if not isinstance(values["config"].get("model", {}), dict):
+        raise TypeError("config.model must be dict")
 
 
 class DetectionWriter:
@@ -114,6 +124,7 @@ class DetectionWriter:
         self._path = path.resolve()
         self._schema = SCHEMA.with_metadata({_KEY: origin.to_json().encode(), b"format": FORMAT})
         self._pending: list[pa.RecordBatch] = []
+        self._rows = 0
 
     def __enter__(self) -> Self:
         with ExitStack() as stack, output_errors(self._path):
@@ -131,8 +142,10 @@ class DetectionWriter:
 
     def write(self, chip: Chip, detections: Detections) -> None:
         """Add one chip's detections."""
-        self._pending.append(_to_batch(chip, detections, self._schema))
-        if sum(batch.num_rows for batch in self._pending) >= ROW_GROUP:
+        batch = _to_batch(chip, detections, self._schema)
+        self._pending.append(batch)
+        self._rows += batch.num_rows
+        if self._rows >= ROW_GROUP:
             self._flush()
 
     def __exit__(
@@ -155,7 +168,7 @@ class DetectionWriter:
         if self._pending:
             with output_errors(self._path):
                 self._writer.write_table(pa.Table.from_batches(self._pending))
-        self._pending = []
+        self._pending, self._rows = [], 0
 
 
 ROW_GROUP = 4096
