@@ -149,23 +149,6 @@ def test_of_several_on_one_spot_the_ids_go_by_size_not_order() -> None:
     assert forth == back[::-1]
 
 
-@pytest.mark.parametrize("first", [0, 1])
-def test_ids_of_a_house_and_the_ring_around_it_do_not_depend_on_calls(first: int) -> None:
-    ring = np.full((60, 60), 255, np.uint8)
-    ring[12:-12, 12:-12] = 0
-    both = [make_instance(ring), make_instance(FULL[:, :20], x=20, y=20)]
-    together = make_footprints(both, GRID).id.tolist()
-    taken: dict[str, int] = {}
-    apart = {i: make_footprints([both[i]], GRID, taken=taken).id[0] for i in (first, 1 - first)}
-    assert [apart[0], apart[1]] == together
-
-
-def test_a_building_cut_by_the_scenes_edge_ends_on_it() -> None:
-    grid = make_grid(height=20, width=20)
-    (row,) = make_footprints([make_instance(np.full((20, 20), 178, np.uint8))], grid).itertuples()
-    assert row.geometry.bounds == grid.bounds
-
-
 def good(n: int = 2) -> gpd.GeoDataFrame:
     return make_footprints([make_instance(FULL, x=100 * i) for i in range(n)], GRID)
 

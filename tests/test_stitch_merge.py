@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from geoseg.chips import Chip
-from geoseg.stitch import Instance, Stitcher, StitchOptions, merge, stitch
+from geoseg.stitch import Instance, Stitcher, StitchOptions, stitch
 from geoseg.stitch.agree import measure
 from geoseg.stitch.merge import drop_duplicates
 from geoseg.stitch.pieces import Piece, make_pieces
@@ -179,17 +179,6 @@ def test_duplicates_are_those_that_comparing_every_pair_finds(
     assert [key for key, _ in kept] == [key for key, _ in strongest_of_all_pairs(merged, least_ios)]
 
 
-def test_only_instances_whose_windows_meet_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A row of 200 houses, each over a bit of the next."""
-    soft = np.full((10, 12), 255, np.uint8)
-    row = [((0, 0, k), make_instance(soft, x=10 * k)) for k in range(200)]
-    compared = []
-    measure_ios = merge._ios
-    monkeypatch.setattr(merge, "_ios", lambda *pair: compared.append(pair) or measure_ios(*pair))
-    assert drop_duplicates(row, least_ios=0.6) == row
-    assert len(compared) <= 199
-
-
 @pytest.mark.parametrize(
     ("box", "touches"),
     [
@@ -225,19 +214,6 @@ def test_a_sliver_that_the_chip_beside_denies_is_dropped() -> None:
 def test_a_sliver_is_kept_where_no_chip_beside_was_looked_at() -> None:
     sliver = scene_mask(236, 243)
     assert len(stitch([(RIGHT, see(RIGHT, [sliver]))], shape_hw=SCENE)) == 1
-
-
-@pytest.mark.parametrize("turn", [0, 1, 2, 3])
-def test_a_strip_along_the_scenes_edge_is_no_sliver(turn: int) -> None:
-    """Thin, but it reaches far into its chip; the chip that sees its end is silent."""
-    mask = np.zeros((540, 300), bool)
-    mask[245:300, :6] = True
-    mask = np.ascontiguousarray(np.rot90(mask, turn))
-    chips = plan(mask, size_px=300, overlap_px=60)
-    first = max(chips, key=lambda chip: int(mask[chip.window.slices].sum()))
-    found = [(chip, see(chip, [mask] if chip == first else [])) for chip in chips]
-    (strip,) = stitch(found, shape_hw=mask.shape)
-    assert np.array_equal(instance_masks([strip], mask.shape)[0], mask)
 
 
 @pytest.mark.parametrize("overlap_px", [1, 2, 3, 5])

@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geoseg.stitch.agree import Link
-    from geoseg.stitch.pieces import Piece
-
-Key = tuple[int, int, int]
+    from geoseg.stitch.pieces import Key, Piece
 
 LEAST_TRUST = 0.9
 """A mask is not cut on the word of pieces that score less than this share of its own score."""

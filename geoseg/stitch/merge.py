@@ -22,9 +22,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geoseg.chips import Chip
-    from geoseg.stitch.pieces import Piece
-
-Key = tuple[int, int, int]
+    from geoseg.stitch.pieces import Key, Piece
 
 TAPER_PX = 30
 """Weights grow linearly over this distance from a chip's inner border: half the usual overlap."""

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
     from geoseg.chips import Chip
     from geoseg.detections import Detections
 
+Key = tuple[int, int, int]
+
 CUT_MARGIN_PX = 2
 """A mask this near its chip's border is cut by it: networks stop a pixel or two short."""
-
 
 SLIVER_PX = 6
 """A mask that reaches no further into its chip says little: noise of two masks is as deep."""
@@ -46,7 +47,7 @@ class Piece:
     """It reaches a border of its chip beyond which the scene goes on."""
 
     @property
-    def key(self) -> tuple[int, int, int]:
+    def key(self) -> Key:
         """Order that does not depend on when the piece was seen."""
         return self.chip.row, self.chip.col, self.index
 

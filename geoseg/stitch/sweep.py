@@ -21,8 +21,7 @@ if TYPE_CHECKING:
     from geoseg.chips import Chip
     from geoseg.detections import Detections
     from geoseg.stitch.agree import Link
-    from geoseg.stitch.group import Key
-    from geoseg.stitch.pieces import Piece
+    from geoseg.stitch.pieces import Key, Piece
 
 
 class _Component:
