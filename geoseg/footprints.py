@@ -66,6 +66,7 @@ def make_footprints(
     shapes = contour(
         [instance.soft for instance in instances],
         [(instance.window.col_off, instance.window.row_off) for instance in instances],
+        shape_hw=(grid.height, grid.width),
     )
     geometry, area_m2 = to_ground(shapes, grid, options=options or PolygonizeOptions())
     kept = np.flatnonzero(area_m2 > 0)

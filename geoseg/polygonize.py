@@ -59,13 +59,18 @@ class PolygonizeOptions:
 
 
 def contour(
-    masks: Sequence[NDArray[np.uint8]], origins_xy: Iterable[tuple[int, int]]
+    masks: Sequence[NDArray[np.uint8]],
+    origins_xy: Iterable[tuple[int, int]],
+    *,
+    shape_hw: tuple[int, int] | None = None,
 ) -> Geometries:
     """Trace soft masks at probability 0.5.
 
     Args:
         masks: (h, w) soft masks.
         origins_xy: (col, row) of each mask's top-left pixel in the scene.
+        shape_hw: Shape of the scene, px: where a mask ends at its border, the scene cuts the
+            building, and the outline runs along the border whatever the probability there.
 
     Returns:
         (N,) valid MultiPolygons in scene pixels (x = col, y = row, pixel edges), with holes;
@@ -73,7 +78,8 @@ def contour(
     """
     points, rings, polygons, counts = [], [], [], []
     for mask, (x, y) in zip(masks, origins_xy, strict=True):
-        traced, mask_rings, mask_polygons = _trace(mask)
+        sides = _border_sides(mask, x, y, shape_hw) if shape_hw else ()
+        traced, mask_rings, mask_polygons = _trace(mask, sides)
         points.append(traced + np.array((x - 0.5, y - 0.5)))
         rings.append(np.diff(mask_rings))
         polygons.append(np.diff(mask_polygons))
@@ -119,18 +125,38 @@ def to_ground(
 
 
 def _trace(
-    mask: NDArray[np.uint8],
+    mask: NDArray[np.uint8], sides: Sequence[tuple[int, int]] = ()
 ) -> tuple[NDArray[np.float64], NDArray[np.uint32], NDArray[np.uint32]]:
     """Return points (of the mask padded by one pixel), ring ends and polygon ends."""
     padded = np.zeros((mask.shape[0] + 2, mask.shape[1] + 2))
     padded[1:-1, 1:-1] = mask
+    for axis, at in sides:
+        np.moveaxis(padded, axis, 0)[at] = np.moveaxis(padded, axis, 0)[at + 1 if at == 0 else -2]
     lines = contour_generator(z=padded, fill_type=FillType.ChunkCombinedOffsetOffset)
     # contourpy types the union of all its fill types; one chunk, so each list has one item.
     traced: Any = lines.filled(LEVEL, np.inf)
     points, rings, polygons = (chunks[0] for chunks in traced)
     if points is None:
         return np.zeros((0, 2)), np.zeros(1, np.uint32), np.zeros(1, np.uint32)
+    for axis, at in sides:  # contours cross a copied line at right angles: clamping is clipping
+        along = points[:, 1 - axis]
+        border = 0.5 if at == 0 else mask.shape[axis] + 0.5
+        (np.maximum if at == 0 else np.minimum)(along, border, out=along)
     return points, rings, polygons
+
+
+def _border_sides(
+    mask: NDArray[np.uint8], x: int, y: int, shape_hw: tuple[int, int]
+) -> list[tuple[int, int]]:
+    """Return the (axis, 0 or -1) sides on which a mask ends at the scene's border."""
+    height, width = shape_hw
+    ends = [
+        (0, 0, y == 0),
+        (0, -1, y + mask.shape[0] == height),
+        (1, 0, x == 0),
+        (1, -1, x + mask.shape[1] == width),
+    ]
+    return [(axis, at) for axis, at, is_border in ends if is_border]
 
 
 def _ends(lengths: NDArray[np.integer]) -> NDArray[np.int64]:

@@ -120,7 +120,7 @@ def test_an_antialiased_rectangle_is_within_a_tenth_of_a_pixel_on_every_edge(
 
 @settings(max_examples=40, deadline=None)
 @given(
-    width=st.floats(18, 50), height=st.floats(18, 50), angle=st.floats(0, 90), dx=st.floats(0, 1)
+    width=st.floats(22, 50), height=st.floats(22, 50), angle=st.floats(0, 90), dx=st.floats(0, 1)
 )
 def test_rotated_rectangles_agree_with_the_exact_polygon(
     width: float, height: float, angle: float, dx: float
@@ -328,3 +328,38 @@ def test_each_mask_needs_an_origin() -> None:
 def test_options_are_finite_and_not_negative(name: str, value: float) -> None:
     with pytest.raises(ConfigError, match=f"{name} must be 0 or more"):
         PolygonizeOptions(**{name: value})
+
+
+def test_a_mask_that_fills_the_scene_is_outlined_by_its_borders() -> None:
+    soft = np.full((20, 30), 178, np.uint8)  # 0.7
+    assert contour([soft], [(0, 0)], shape_hw=(20, 30))[0].equals(box(0, 0, 30, 20))
+    assert contour([soft], [(0, 0)])[0].bounds != (0, 0, 30, 20), "where the scene may go on"
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "sides"),
+    [(0, 40, [0]), (40, 0, [1]), (80, 40, [2]), (40, 80, [3]), (0, 80, [0, 3]), (40, 40, [])],
+)
+def test_outlines_run_along_the_scenes_borders_alone(x: int, y: int, sides: list[int]) -> None:
+    soft = np.full((20, 20), 178, np.uint8)
+    (outer,) = contour([soft], [(x, y)], shape_hw=(100, 100))
+    (inner,) = contour([soft], [(x, y)])
+    edges = np.array([x, y, x + 20, y + 20])
+    on = np.isin(np.arange(4), sides)
+    assert np.array_equal(np.array(outer.bounds) == edges, on)
+    assert np.array_equal(np.array(outer.bounds)[~on], np.array(inner.bounds)[~on])
+    assert inner.difference(outer).area < 1e-9
+
+
+@settings(max_examples=100, deadline=None)
+@given(seed=st.integers(0, 10_000), height=st.integers(1, 15), width=st.integers(1, 15))
+def test_at_the_scenes_borders_masks_are_as_if_they_went_on_beyond(
+    seed: int, height: int, width: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    soft = rng.integers(0, 256, (height, width), np.uint8)
+    (found,) = contour([soft], [(0, 0)], shape_hw=(height, width))
+    beyond = contour([np.pad(soft, 3, mode="edge")], [(-3, -3)])[0]
+    truth = beyond.intersection(box(0, 0, width, height))
+    assert found.is_valid
+    assert found.symmetric_difference(truth).area < 1e-6

@@ -259,7 +259,7 @@ def test_a_device_that_holds_no_chip_is_a_device_error() -> None:
 def test_whatever_else_a_network_raises_is_a_model_error() -> None:
     batch, _ = painted(4)
     module = SmallMemory(0, "shape '[3]' is invalid")
-    with pytest.raises(ModelError, match="RuntimeError: .*is invalid"):
+    with pytest.raises(ModelError, match=r"RuntimeError: .*is invalid"):
         list(make_predictor(module, batch_size=4).stream([batch]))
     assert module.asked == [4]
 

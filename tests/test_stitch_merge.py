@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 from geoseg.chips import Chip
 from geoseg.stitch import Instance, Stitcher, StitchOptions, stitch
 from geoseg.stitch.agree import measure
-from geoseg.stitch.merge import drop_duplicates
+from geoseg.stitch.merge import _shared_area, drop_duplicates
 from geoseg.stitch.pieces import Piece, make_pieces
 
 LEFT = make_chip(col=0, window=make_window(0, 0))
@@ -235,3 +235,27 @@ def test_the_sweep_forgets_windows_it_has_passed() -> None:
         assert len(stitcher._windows) <= 3
     stitcher.finish()
     assert not stitcher._windows
+
+
+def test_only_instances_whose_windows_meet_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A row of 200 houses, each over a bit of the next."""
+    soft = np.full((10, 12), 255, np.uint8)
+    row = [((0, 0, k), make_instance(soft, x=10 * k)) for k in range(200)]
+    compared = []
+    name = "geoseg.stitch.merge._shared_area"
+    monkeypatch.setattr(name, lambda *pair: compared.append(pair) or _shared_area(*pair))
+    assert drop_duplicates(row, least_ios=0.6) == row
+    assert len(compared) <= 199
+
+
+@pytest.mark.parametrize("turn", [0, 1, 2, 3])
+def test_a_strip_along_the_scenes_edge_is_no_sliver(turn: int) -> None:
+    """Thin, but it reaches far into its chip; the chip that sees its end is silent."""
+    mask = np.zeros((540, 300), bool)
+    mask[245:300, :6] = True
+    mask = np.ascontiguousarray(np.rot90(mask, turn))
+    chips = plan(mask, size_px=300, overlap_px=60)
+    first = max(chips, key=lambda chip: int(mask[chip.window.slices].sum()))
+    found = [(chip, see(chip, [mask] if chip == first else [])) for chip in chips]
+    (strip,) = stitch(found, shape_hw=mask.shape)
+    assert np.array_equal(instance_masks([strip], mask.shape)[0], mask)

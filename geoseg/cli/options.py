@@ -88,7 +88,8 @@ scene_options = _all(
         "--gsd",
         "scene__gsd",
         type=Gsd(),
-        help="Ground resolution the scene is read at [auto: as it is, clamped to the model's].",
+        help="Ground resolution the scene is read at [auto: its own, clamped to the model's range; "
+        "tile: its own].",
     ),
     click.option(
         "--aoi",
@@ -123,7 +124,10 @@ model_options = _all(
     ),
 )
 score_option = click.option(
-    "--score", "model__score", type=float, help="Least score of a detection, 0 to 1 [0.5]."
+    "--score",
+    "model__score",
+    type=float,
+    help="Least score of a detection, 0 to 1 [0.5; for footprints, that of infer].",
 )
 shape_options = _all(
     click.option(

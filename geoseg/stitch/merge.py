@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import shapely
 
 from geoseg.detections import MASK_ON
 from geoseg.grid import Window
@@ -86,17 +87,31 @@ def drop_duplicates(
     if len(merged) == 1:
         return merged
     strongest_first = sorted(merged, key=lambda item: (-item[1].score, item[0]))
-    kept: list[tuple[Key, Instance]] = []
-    for key, instance in strongest_first:
-        if all(_ios(instance, other) < least_ios for _, other in kept):
-            kept.append((key, instance))
-    return sorted(kept, key=lambda item: item[0])
+    instances = [instance for _, instance in strongest_first]
+    areas = [int(np.count_nonzero(instance.soft >= MASK_ON)) for instance in instances]
+    boxes = shapely.box(*np.array([_box(instance) for instance in instances], float).T)
+    weaker, stronger = shapely.STRtree(boxes).query(boxes)
+    pairs = sorted(zip(weaker.tolist(), stronger.tolist(), strict=True))
+    kept = [True] * len(instances)
+    for i, j in pairs:
+        if j < i and kept[i] and kept[j]:
+            both = _shared_area(instances[i], instances[j])
+            kept[i] = both < least_ios * max(1, min(areas[i], areas[j]))
+    return sorted(
+        (item for item, keep in zip(strongest_first, kept, strict=True) if keep),
+        key=lambda item: item[0],
+    )
 
 
-def _ios(a: Instance, b: Instance) -> float:
+def _box(instance: Instance) -> tuple[int, int, int, int]:
+    window = instance.window
+    return window.col_off, window.row_off, window.col_stop, window.row_stop
+
+
+def _shared_area(a: Instance, b: Instance) -> int:
     shared = a.window.intersection(b.window)
     if shared is None:
-        return 0.0
+        return 0
     on_a, on_b = (
         item.soft[
             shared.row_off - item.window.row_off : shared.row_stop - item.window.row_off,
@@ -105,9 +120,7 @@ def _ios(a: Instance, b: Instance) -> float:
         >= MASK_ON
         for item in (a, b)
     )
-    both = int(np.count_nonzero(on_a & on_b))
-    areas = [int(np.count_nonzero(item.soft >= MASK_ON)) for item in (a, b)]
-    return both / max(1, min(areas)) if both else 0.0
+    return int(np.count_nonzero(on_a & on_b))
 
 
 def _blend(

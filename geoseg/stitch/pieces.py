@@ -45,6 +45,8 @@ class Piece:
     label: int
     cut: bool
     """It reaches a border of its chip beyond which the scene goes on."""
+    depth_px: int
+    """How far it reaches into its chip from such a border, at the least."""
 
     @property
     def key(self) -> Key:
@@ -81,6 +83,7 @@ def make_pieces(chip: Chip, detections: Detections, *, shape_hw: tuple[int, int]
                 score=float(detections.scores[i]),
                 label=int(detections.labels[i]),
                 cut=_is_cut(box, on, chip, shape_hw),
+                depth_px=_depth_px(box, chip, shape_hw),
             )
         )
     return placed
@@ -96,15 +99,25 @@ def overlap(
 
 def is_sliver(piece: Piece) -> bool:
     """Say whether a piece only just reaches into its chip from beyond the border."""
-    x0, y0, x1, y1 = window_box(piece.chip)
-    left, top, right, bottom = piece.box
-    return piece.cut and min(right - x0, bottom - y0, x1 - left, y1 - top) <= SLIVER_PX
+    return piece.cut and piece.depth_px <= SLIVER_PX
 
 
 def window_box(chip: Chip) -> tuple[int, int, int, int]:
     """Return the chip's window as an xyxy box."""
     window = chip.window
     return window.col_off, window.row_off, window.col_stop, window.row_stop
+
+
+def _depth_px(box: tuple[int, int, int, int], chip: Chip, shape_hw: tuple[int, int]) -> int:
+    x0, y0, x1, y1 = window_box(chip)
+    height, width = shape_hw
+    depths = [
+        (x0 > 0, box[2] - x0),
+        (y0 > 0, box[3] - y0),
+        (x1 < width, x1 - box[0]),
+        (y1 < height, y1 - box[1]),
+    ]
+    return min((depth for goes_on, depth in depths if goes_on), default=max(shape_hw))
 
 
 def _is_cut(

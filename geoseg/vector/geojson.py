@@ -159,4 +159,6 @@ def _polygons(geometry: Any) -> Any:
 
 
 def _round(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.round(xy, DECIMALS) + 0.0  # no minus zero
+    # Python's round gives the double nearest to the decimal, numpy's only one beside it.
+    values = [round(value, DECIMALS) for value in xy.ravel().tolist()]
+    return np.array(values).reshape(xy.shape) + 0.0  # no minus zero

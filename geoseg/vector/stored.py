@@ -133,6 +133,10 @@ def _gdal_info(source: Path) -> FootprintsInfo:
         raise FormatError(f"{source} is cut into tiles for viewing: give the file it was made from")
     with plain_path(source) as plain, quiet_gdal():
         info = pyogrio.read_info(plain, force_feature_count=True, force_total_bounds=True)
+    if source.suffix.lower() == ".shp":
+        raise FormatError(
+            f"{source}: a Shapefile has cut the columns' names: give the file it was made from"
+        )
     if info["features"]:
         _check_columns(source, list(info["fields"]), ATTRIBUTES)
     bounds = info["total_bounds"] if info["features"] else None
