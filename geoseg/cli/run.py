@@ -23,7 +23,7 @@ from geoseg.cli import options
 def command(scene: str, **parameters: Any) -> int:
     """Map SCENE: GeoTIFF in, footprints out.
 
-    Streams: memory does not grow with the scene, and there are no intermediate files. The output's
+    Streams: memory hardly grows with the scene, and there are no intermediate files. The output's
     extension chooses the format: .geojson .geojsonl .gpkg .fgb .parquet .shp .pmtiles
     """
     config = options.make_config(parameters)
