@@ -110,7 +110,7 @@ def to_ground(
     scale_x, scale_y = grid.pixel_size_m
     metric = shapely.transform(shapes, lambda xy: xy * (scale_x, scale_y))
     if options.tolerance_m > 0:
-        metric = _polygonal(shapely.simplify(metric, options.tolerance_m))
+        metric = _simplified(metric, options.tolerance_m)
     parts, owner = shapely.get_parts(metric, return_index=True)
     centres = shapely.get_coordinates(shapely.centroid(parts)) / (scale_x, scale_y)
     areas = shapely.area(parts) / (scale_x * scale_y)
@@ -122,6 +122,20 @@ def to_ground(
     totals = np.zeros(len(shapes))
     np.add.at(totals, owner, areas)
     return ground, totals
+
+
+def _simplified(shapes: Geometries, tolerance: float) -> Geometries:
+    """Simplify; with regard to topology, twenty times slower, only where it would be hurt."""
+    quick = shapely.simplify(shapes, tolerance, preserve_topology=False)
+    hurt = ~shapely.is_valid(quick) | (_ring_counts(quick) != _ring_counts(shapes))
+    quick[hurt] = shapely.simplify(shapes[hurt], tolerance)
+    return _polygonal(quick)
+
+
+def _ring_counts(shapes: Geometries) -> NDArray[np.int64]:
+    parts, owner = shapely.get_parts(shapes, return_index=True)
+    rings = 1 + shapely.get_num_interior_rings(parts)
+    return np.bincount(owner, weights=rings, minlength=len(shapes)).astype(np.int64)
 
 
 def _trace(
