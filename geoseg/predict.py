@@ -90,7 +90,10 @@ class Predictor:
                 outputs = _forward_foreign(self.model.module, images_BCHW)
             side_hw = None if self._cropped else (int(images.shape[2]), int(images.shape[3]))
             _check_contract(outputs, len(batch), side_hw)
-            hosted = _to_host(outputs, self.score_threshold)
+            if self.model.device.type == "cpu":  # nothing to carry: joining would only copy masks
+                hosted = [_to_host([output], self.score_threshold)[0] for output in outputs]
+            else:
+                hosted = _to_host(outputs, self.score_threshold)
         return [
             self._to_detections(chip, output)
             for chip, output in zip(batch.chips, hosted, strict=True)
@@ -236,15 +239,22 @@ def _to_host(
     full = [output for output in outputs if len(output["scores"])]
     if not full:
         return [_nothing() for _ in outputs]
-    joined = {key: torch.cat([output[key] for output in full]) for key in full[0] if key in _KEYS}
+    joined = {key: _joined([output[key] for output in full]) for key in _KEYS}
     keep = ~(joined["scores"] < threshold)  # NaN is kept, to be found
     owner = torch.repeat_interleave(torch.tensor(counts)).to(keep.device)
     joined["masks"] = joined["masks"][:, 0]
-    kept = {key: values[keep].cpu() for key, values in (joined | {"owner": owner}).items()}
+    joined["owner"] = owner
+    if not bool(keep.all()):
+        joined = {key: values[keep] for key, values in joined.items()}
+    kept = {key: values.cpu() for key, values in joined.items()}
     host = {key: (v.float() if v.is_floating_point() else v).numpy() for key, v in kept.items()}
     host["scores"] = host["scores"].clip(0, 1)
     ends = np.searchsorted(host.pop("owner"), np.arange(len(outputs) + 1))
     return [{key: values[a:b] for key, values in host.items()} for a, b in itertools.pairwise(ends)]
+
+
+def _joined(parts: list[torch.Tensor]) -> torch.Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _nothing() -> dict[str, NDArray[Any]]:
