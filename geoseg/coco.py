@@ -165,18 +165,72 @@ def decode_rle(rle: dict[str, Any]) -> NDArray[np.bool_]:
     try:
         height, width = (int(v) for v in rle["size"])
         counts = rle["counts"]
-        runs = _runs(counts) if isinstance(counts, str | bytes) else [int(v) for v in counts]
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise FormatError(
             f"an RLE must be {{size: [h, w], counts}}, got {str(rle)[:60]}"
+        ) from error
+    runs = decode_runs(counts, height, width)
+    # The runs are checked first: pycocotools writes past its buffer when they are too long.
+    values = np.arange(len(runs)) % 2 == 1
+    return np.repeat(values, runs).reshape(width, height).T
+
+
+def check_runs(counts: bytes, height: int, width: int) -> None:
+    """Check that compressed runs fill a mask.
+
+    Raises:
+        FormatError: They are no runs, or fill more or less.
+    """
+    decode_runs(counts, height, width)
+
+
+def pack_runs(runs: Sequence[int], height: int, width: int) -> bytes:
+    """Return plain runs as compressed ones.
+
+    Raises:
+        FormatError: They do not fill height x width.
+    """
+    decode_runs(runs, height, width)
+    packed: bytes = coco_mask.frPyObjects(
+        {"size": [height, width], "counts": list(runs)}, height, width
+    )["counts"]
+    return packed
+
+
+def decode_runs(counts: str | bytes | Sequence[int], height: int, width: int) -> list[int]:
+    """Return runs, compressed or not, as lengths; background first, column by column.
+
+    Raises:
+        FormatError: They are no runs, or do not fill height x width.
+    """
+    try:
+        packed = isinstance(counts, str | bytes)
+        runs = _runs(counts) if packed else [int(v) for v in counts]  # type: ignore[arg-type] # narrowed
+    except (TypeError, ValueError, IndexError) as error:
+        raise FormatError(
+            f"an RLE must be {{size: [h, w], counts}}, got {str(counts)[:60]}"
         ) from error
     if height < 0 or width < 0 or min(runs, default=0) < 0 or sum(runs) != height * width:
         raise FormatError(
             f"an RLE's runs must fill its size {height}x{width}, got {sum(runs)} pixels"
         )
-    # The runs are checked first: pycocotools writes past its buffer when they are too long.
-    values = np.arange(len(runs)) % 2 == 1
-    return np.repeat(values, runs).reshape(width, height).T
+    return runs
+
+
+def polygons_rle(rings: Sequence[NDArray[np.float32]], shape_hw: tuple[int, int]) -> dict[str, Any]:
+    """Return the union of polygons (n, 2), as COCO rasterises them, as a run-length encoding.
+
+    Example:
+        >>> square = np.array([[0, 0], [2, 0], [2, 2], [0, 2]], np.float32)
+        >>> decode_rle(polygons_rle([square], (2, 3))).astype(int).tolist()
+        [[1, 1, 0], [1, 1, 0]]
+    """
+    usable = [ring.astype(np.float64).ravel().tolist() for ring in rings if len(ring) >= 3]
+    if not usable:
+        return encode_rle(np.zeros(shape_hw, np.bool_))
+    parts = coco_mask.frPyObjects(usable, *shape_hw)
+    merged: dict[str, Any] = coco_mask.merge(parts)
+    return merged
 
 
 def _runs(counts: str | bytes) -> list[int]:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torchvision.models.detection import MaskRCNN
-from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.transform import resize_boxes
 
 from geoseg.detections import Detections, crop_masks, paste_masks
 from geoseg.errors import ConfigError, DeviceError, ModelError
+from geoseg.models.precision import decode_in_single_precision
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -63,7 +63,7 @@ class Predictor:
         self.batch_size = batch_size or default_batch_size(model.device)
         self._cropped = isinstance(model.module, MaskRCNN)
         if self._cropped:
-            _decode_in_single_precision(model.module)
+            decode_in_single_precision(model.module)
 
     def stream(self, batches: Iterable[ChipBatch]) -> Iterator[tuple[Chip, Detections]]:
         """Yield each chip with what was found in it, in the order the chips come.
@@ -190,20 +190,6 @@ def _forward_foreign(module: torch.nn.Module, images_BCHW: torch.Tensor) -> Any:
             raise
         text = " ".join(str(error).split())[:200]
         raise ModelError(f"the model raised {type(error).__name__}: {text}") from error
-
-
-class _SinglePrecisionCoder(BoxCoder):  # type: ignore[misc] # torchvision has no types
-    """Under autocast torchvision decodes boxes in half precision, which rounds them to 0.25 px."""
-
-    def decode_single(self, rel_codes: torch.Tensor, boxes: torch.Tensor) -> torch.Tensor:
-        decoded: torch.Tensor = super().decode_single(rel_codes.float(), boxes.float())
-        return decoded
-
-
-def _decode_in_single_precision(module: MaskRCNN) -> None:
-    for part in (module.rpn, module.roi_heads):
-        coder = part.box_coder
-        part.box_coder = _SinglePrecisionCoder(coder.weights, coder.bbox_xform_clip)
 
 
 def _check_contract(outputs: Any, count: int, side_hw: tuple[int, int] | None) -> None:

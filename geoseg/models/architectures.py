@@ -16,7 +16,7 @@ from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
-from torchvision.models.detection.mask_rcnn import MaskRCNNPredictor
+from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredictor
 from torchvision.ops import FeaturePyramidNetwork
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
@@ -41,6 +41,7 @@ LITE0_ANCHORS_PX = (12, 24, 48, 96, 192)  # one size a level: a shed to a wareho
 LITE0_FPN_CHANNELS = 128
 LITE0_BOX_CHANNELS = 512
 LITE0_MASK_CHANNELS = 128
+SLIM_MASK_CHANNELS = (96, 96, 96)  # a third of the layers' width: masks were 3/4 of the time
 
 
 class Builder(Protocol):
@@ -74,7 +75,7 @@ class _TimmFpn(nn.Module):
 
 
 def maskrcnn_lite0(num_classes: int, chip_size_px: int = CHIP_SIZE_PX) -> nn.Module:
-    """Build the small default: EfficientNet-Lite0 body, 128-channel FPN, 9.4 M parameters.
+    """Build the small network: EfficientNet-Lite0 body, 128-channel FPN, 9.4 M parameters.
 
     Args:
         num_classes: Classes of the output, background included.
@@ -90,6 +91,42 @@ def maskrcnn_lite0(num_classes: int, chip_size_px: int = CHIP_SIZE_PX) -> nn.Mod
         >>> sum(p.numel() for p in maskrcnn_lite0(2).parameters())
         9439131
     """
+    return _maskrcnn_lite0(
+        num_classes,
+        chip_size_px,
+        mask_predictor=MaskRCNNPredictor(256, LITE0_MASK_CHANNELS, num_classes),
+    )
+
+
+def maskrcnn_lite0_slim(num_classes: int, chip_size_px: int = CHIP_SIZE_PX) -> nn.Module:
+    """Build the small network with a slimmer mask head: the default's architecture.
+
+    Three convolutions of 96 channels instead of four of 256, an eighth of the work per mask.
+
+    Args:
+        num_classes: Classes of the output, background included.
+        chip_size_px: Side of a chip; images of this size are not resized.
+
+    Returns:
+        A torchvision `MaskRCNN` with random weights, in training mode.
+
+    Raises:
+        ConfigError: A number is out of its range.
+
+    Example:
+        >>> sum(p.numel() for p in maskrcnn_lite0_slim(2).parameters())
+        7556187
+    """
+    width = SLIM_MASK_CHANNELS[-1]
+    return _maskrcnn_lite0(
+        num_classes,
+        chip_size_px,
+        mask_head=MaskRCNNHeads(LITE0_FPN_CHANNELS, SLIM_MASK_CHANNELS, dilation=1),
+        mask_predictor=MaskRCNNPredictor(width, width, num_classes),
+    )
+
+
+def _maskrcnn_lite0(num_classes: int, chip_size_px: int, **mask_parts: nn.Module) -> nn.Module:
     sizes = _image_sizes(num_classes, chip_size_px)
     channels = LITE0_FPN_CHANNELS
     backbone = _TimmFpn("tf_efficientnet_lite0", out_channels=channels)
@@ -101,9 +138,9 @@ def maskrcnn_lite0(num_classes: int, chip_size_px: int = CHIP_SIZE_PX) -> nn.Mod
         ),
         box_head=TwoMLPHead(channels * 7 * 7, LITE0_BOX_CHANNELS),
         box_predictor=FastRCNNPredictor(LITE0_BOX_CHANNELS, num_classes),
-        mask_predictor=MaskRCNNPredictor(256, LITE0_MASK_CHANNELS, num_classes),
         image_mean=(0.5, 0.5, 0.5),
         image_std=(0.5, 0.5, 0.5),
+        **mask_parts,
         **sizes,
         **TEST_TIME,
     )
@@ -169,6 +206,7 @@ def maskrcnn_resnet101_fpn(num_classes: int, chip_size_px: int = CHIP_SIZE_PX) -
 
 ARCHITECTURES: Mapping[str, Builder] = {
     "maskrcnn_lite0": maskrcnn_lite0,
+    "maskrcnn_lite0_slim": maskrcnn_lite0_slim,
     "maskrcnn_resnet50_fpn": maskrcnn_resnet50_fpn,
     "maskrcnn_resnet50_fpn_v2": maskrcnn_resnet50_fpn_v2,
     "maskrcnn_resnet101_fpn": maskrcnn_resnet101_fpn,

@@ -54,6 +54,21 @@ def load_weights(module: nn.Module, path: Path, *, sha256: str | None = None) ->
             that the hash belongs to.
         ModelError: Layers are missing, unexpected or of another shape, or hold NaN or infinity.
     """
+    state = read_state(path, sha256=sha256)
+    _fit(module, state, source=path)
+
+
+def read_state(path: Path, *, sha256: str | None = None) -> dict[str, Tensor]:
+    """Read the tensors of a safetensors file, by name in alphabetical order.
+
+    Args:
+        path: A `.safetensors` file.
+        sha256: What the file's hash must be; None leaves it unchecked.
+
+    Raises:
+        InputNotFoundError: There is no such file.
+        FormatError: As for `load_weights`.
+    """
     data = _read_bounded(path)
     found = hashlib.sha256(data).hexdigest()
     if sha256 is not None and found != sha256:
@@ -62,12 +77,21 @@ def load_weights(module: nn.Module, path: Path, *, sha256: str | None = None) ->
             f"got {found[:12]}...: fetch both again"
         )
     try:
-        state = dict(sorted(safetensors.torch.load(data).items()))
+        return dict(sorted(safetensors.torch.load(data).items()))
     except (SafetensorError, KeyError, ValueError, RuntimeError, OverflowError) as e:
         raise FormatError(
             f"{path} is not a valid safetensors file ({_one_line(e)}): fetch it again"
         ) from e
-    _fit(module, state, source=path)
+
+
+def read_pickled_state(path: Path) -> dict[str, Tensor]:
+    """Read the tensors of a `.pth`/`.pt` checkpoint, in its order, without running code in it.
+
+    Raises:
+        InputNotFoundError: There is no such file.
+        FormatError: The file holds anything but tensors, is corrupt or is too large.
+    """
+    return _tensors_of(_unpickle_tensors(path), source=path)
 
 
 def save_weights(module: nn.Module, spec: ModelSpec, path: Path, *, half: bool = True) -> ModelSpec:
@@ -118,7 +142,7 @@ def import_pickled(path: Path, out: Path, *, spec: ModelSpec, half: bool = True)
         ModelError: The tensors do not fit the architecture.
         OutputError: The result cannot be written.
     """
-    state = _tensors_of(_unpickle_tensors(path), source=path)
+    state = read_pickled_state(path)
     module = build_architecture(
         spec.architecture, num_classes=spec.num_classes, chip_size_px=spec.chip_size_px
     )

@@ -5,7 +5,7 @@ the writers make chip images and mask rasters. Frames: pixels of a `Grid`. Must 
 """
 
 from geoseg.raster.images import read_chip_image, write_chip_image
-from geoseg.raster.masks import MaskWriter, rasterize_footprints
+from geoseg.raster.masks import MaskWriter, rasterize_footprints, rasterize_polygons
 from geoseg.raster.readers import ChipSource, read_batches
 from geoseg.raster.rescale import Rescale
 from geoseg.raster.scene import Scene
@@ -16,6 +16,7 @@ __all__ = [
     "Rescale",
     "Scene",
     "rasterize_footprints",
+    "rasterize_polygons",
     "read_batches",
     "read_chip_image",
     "write_chip_image",

@@ -186,6 +186,34 @@ def rasterize_footprints(
             writer.write(block, values)
 
 
+def rasterize_polygons(
+    polygons: NDArray[np.object_], shape_hw: tuple[int, int]
+) -> NDArray[np.int32]:
+    """Return the number, from 1, of the polygon that holds each pixel's centre; later ones win.
+
+    Args:
+        polygons: (N,) polygons in pixels, points (x, y), pixel edges.
+        shape_hw: (H, W) of the result.
+
+    Returns:
+        (H, W), 0 where there is none.
+
+    Example:
+        >>> rasterize_polygons(np.array([shapely.box(1, 0, 3, 1)]), (2, 3)).tolist()
+        [[0, 1, 1], [0, 0, 0]]
+    """
+    filled = ~shapely.is_empty(polygons)
+    if not filled.any():
+        return np.zeros(shape_hw, np.int32)
+    numbers = np.arange(1, len(polygons) + 1)
+    burnt: NDArray[np.int32] = rasterize(
+        zip(polygons[filled], numbers[filled].tolist(), strict=True),
+        out_shape=shape_hw,
+        dtype="int32",
+    )
+    return burnt
+
+
 def _create(path: Path, grid: Grid, kind: Literal["ids", "probability"]) -> DatasetWriter:
     return rasterio.open(
         path,

@@ -1,0 +1,31 @@
+"""Configs: what may be set, and how it is read."""
+
+from geoseg.config.load import (
+    MAX_CONFIG_BYTES,
+    MAX_CONFIG_DEPTH,
+    dump_config,
+    load_config,
+    load_train_config,
+)
+from geoseg.config.options import (
+    MAX_BATCH_SIZE,
+    MAX_READERS,
+    ChipOptions,
+    Config,
+    ModelOptions,
+    SceneOptions,
+)
+
+__all__ = [
+    "MAX_BATCH_SIZE",
+    "MAX_CONFIG_BYTES",
+    "MAX_CONFIG_DEPTH",
+    "MAX_READERS",
+    "ChipOptions",
+    "Config",
+    "ModelOptions",
+    "SceneOptions",
+    "dump_config",
+    "load_config",
+    "load_train_config",
+]

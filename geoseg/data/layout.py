@@ -1,0 +1,63 @@
+"""Where chips and their annotations lie: crowdAI's folders, and plainer ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from geoseg.errors import InputNotFoundError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SPLITS = ("train", "val", "test")
+DOCUMENTS = ("annotation.json", "annotations.json", "coco.json")
+SMALL_DOCUMENT = "annotation-small.json"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Split:
+    """One part of a data set."""
+
+    name: str
+    images: Path
+    """Folder that file names begin in."""
+    document: Path
+    """COCO annotations."""
+
+
+def find_split(root: Path, name: str, *, small: bool = False) -> Split:
+    """Find a split below a folder: `NAME/images` and `NAME/annotation.json`, as crowdAI has it.
+
+    A folder of chips that `geoseg tile --labels` wrote, `NAME/chips` and `NAME/coco.json`, is one
+    too, and so is a split whose images lie beside the document.
+
+    Args:
+        root: Folder with the splits.
+        name: train, val or test.
+        small: Take `annotation-small.json`.
+
+    Raises:
+        InputNotFoundError: There is none; the message says what was looked for.
+    """
+    folder = root / name
+    wanted = (SMALL_DOCUMENT,) if small else DOCUMENTS
+    document = next((folder / d for d in wanted if (folder / d).is_file()), None)
+    if document is None:
+        raise InputNotFoundError(
+            f"no annotations of split {name!r}: {folder} must hold {' or '.join(wanted)}"
+        )
+    images = next((folder / d for d in ("images", "chips") if (folder / d).is_dir()), folder)
+    return Split(name=name, images=images, document=document)
+
+
+def find_splits(root: Path, *, small: bool = False) -> list[Split]:
+    """Return all splits below a folder.
+
+    Raises:
+        InputNotFoundError: There is none.
+    """
+    found = [find_split(root, name, small=small) for name in SPLITS if (root / name).is_dir()]
+    if not found:
+        raise InputNotFoundError(f"{root} must hold at least one of {', '.join(SPLITS)}")
+    return found

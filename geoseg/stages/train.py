@@ -1,0 +1,211 @@
+"""A training run as a folder: what it was told, how it went, and the weights it ends with.
+
+Run again with the same config, it goes on from its last checkpoint. Several processes that
+`torchrun` starts train together; only the first one writes.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import subprocess
+from contextlib import nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from geoseg import __version__
+from geoseg.config import dump_config, load_train_config
+from geoseg.errors import ConfigError, OutputError
+from geoseg.models import BUILDING, ModelSpec
+from geoseg.models.weights import save_weights
+from geoseg.stages.staging import output_errors
+from geoseg.train.checkpoint import checkpoint_step
+from geoseg.train.journal import RunJournal
+from geoseg.train.loop import CHECKPOINT, Trainee, make_trainee, train
+from geoseg.train.network import build_network
+from geoseg.train.processes import describe_devices, joined_processes
+from geoseg.train.sources import training_source, validation_set
+from geoseg.train.validate import Validator
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from geoseg.models import Category
+    from geoseg.train.checkpoint import Progress
+    from geoseg.train.network import Initialised
+    from geoseg.train.options import TrainConfig
+
+CONFIG_FILE = "run.yaml"
+ENVIRONMENT_FILE = "environment.json"
+WEIGHTS_FILE = "model.safetensors"
+LATER = {
+    "loop": ("steps", "device", "threads", "log_every", "checkpoint_every", "patience"),
+    "data": ("loaders",),
+}
+"""What may differ when a run goes on."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainSummary:
+    """What a run came to."""
+
+    folder: Path
+    progress: Progress
+    spec: ModelSpec | None
+    """Of the weights; None in the processes that do not write."""
+    left: tuple[str, ...]
+    """Layers that the initial weights did not fill."""
+
+
+def train_run(
+    config: TrainConfig, folder: Path, *, say: Callable[[str], None] = lambda _: None
+) -> TrainSummary:
+    """Train a network and leave its weights, logs and checkpoints in a folder.
+
+    `model.safetensors` and its spec hold the weights with the best AP, or the last ones where
+    there is nothing to validate with.
+
+    Args:
+        config: What to do.
+        folder: The run folder; made if it is not there.
+        say: Told lines for people who watch.
+
+    Returns:
+        Where it stands, and the spec of the weights.
+
+    Raises:
+        ConfigError: The folder holds a run of another config, or there is nothing to train on.
+        ModelError: The initial weights do not fit, or the loss is no number any more.
+        OutputError: The folder cannot be written to.
+        DeviceError: The device is not there.
+    """
+    with joined_processes(config.loop) as (shard, device):
+        if shard.rank == 0:
+            _open_folder(folder, config)
+        source, categories = training_source(config.data)
+        module, initial = build_network(
+            config.network, num_classes=len(categories) + 1, size_px=config.data.size_px
+        )
+        _tell(initial, say)
+        spec = _spec(config, categories, module)
+        trainee = make_trainee(module, config, device)
+        checks = validation_set(config.data) if shard.rank == 0 else None
+        with _journal(folder, say) if shard.rank == 0 else nullcontext() as journal:
+            validator = Validator(checks, spec=spec) if checks else None
+            progress = train(
+                trainee,
+                source,
+                config,
+                folder=folder,
+                journal=journal,
+                validate=validator,
+                keep_best=lambda best: _keep(best, spec, folder),
+                shard=shard,
+            )
+        written = None
+        if shard.rank == 0:
+            if validator is None:
+                _keep_last(trainee, spec, folder)
+            written = ModelSpec.read((folder / WEIGHTS_FILE).with_suffix(".json"))
+        return TrainSummary(folder=folder, progress=progress, spec=written, left=initial.left)
+
+
+def _journal(folder: Path, say: Callable[[str], None]) -> RunJournal:
+    return RunJournal(folder, start=checkpoint_step(folder / CHECKPOINT), say=say)
+
+
+def _open_folder(folder: Path, config: TrainConfig) -> None:
+    """Make the folder, or check that the run in it is this one."""
+    path = folder / CONFIG_FILE
+    if path.exists():
+        _check_same(path, config)
+    elif folder.exists() and any(folder.iterdir()):
+        raise OutputError(f"{folder} must be empty or hold a run: choose another --run-dir")
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text(dump_config(config), encoding="utf-8")
+        environment = json.dumps(_environment(), indent=2) + "\n"
+        (folder / ENVIRONMENT_FILE).write_text(environment, encoding="utf-8")
+
+
+def _check_same(path: Path, config: TrainConfig) -> None:
+    before, now = load_train_config(path).to_dict(), config.to_dict()
+    for section, keys in now.items():
+        for key, value in keys.items():
+            was = before[section][key]
+            if was != value and key not in LATER.get(section, ()):
+                raise ConfigError(
+                    f"{path.parent} holds a run with {section}.{key} {str(was)[:60]}, now it is "
+                    f"{str(value)[:60]}: go on with the same config, or choose another --run-dir"
+                )
+
+
+def _environment() -> dict[str, Any]:
+    packages = ("torch", "torchvision", "timm", "numpy", "rasterio", "opencv-python-headless")
+    return {
+        "geoseg": __version__,
+        "git": _git_revision(),
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        **describe_devices(),
+        "packages": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def _git_revision() -> str | None:
+    """Return the revision of the source, where it is a checkout."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty", "--abbrev=40"],
+            cwd=Path(__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=10,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _tell(initial: Initialised, say: Callable[[str], None]) -> None:
+    own = [name for name in initial.left if not name.startswith("backbone.body.")]
+    body = len(initial.left) - len(own)
+    if initial.loaded and initial.left:
+        say(
+            f"initial weights: {len(initial.loaded)} tensors loaded, {len(initial.left)} left "
+            f"random ({body} of the body), such as {', '.join(initial.left[:3])}"
+        )
+
+
+def _spec(config: TrainConfig, categories: tuple[Category, ...], module: Any) -> ModelSpec:
+    about = config.about
+    mean, std = module.transform.image_mean, module.transform.image_std
+    return ModelSpec(
+        name=about.name,
+        architecture=config.network.architecture,
+        categories=categories or (BUILDING,),
+        chip_size_px=config.data.size_px,
+        gsd_range_m=about.gsd_range_m or config.data.gsd_range_m,
+        mean=(mean[0], mean[1], mean[2]),
+        std=(std[0], std[1], std[2]),
+        sha256=None,
+        licence=about.licence,
+        attribution=about.attribution,
+        data=about.data,
+        version="1",
+    )
+
+
+def _keep(module: Any, spec: ModelSpec, folder: Path) -> None:
+    save_weights(module, spec, folder / WEIGHTS_FILE)
+
+
+def _keep_last(trainee: Trainee, spec: ModelSpec, folder: Path) -> None:
+    if trainee.average is None:
+        _keep(trainee.module, spec, folder)
+        return
+    with trainee.average.applied(trainee.module):
+        _keep(trainee.module, spec, folder)

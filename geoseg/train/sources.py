@@ -1,0 +1,120 @@
+"""From a run's data options to its sources of samples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from geoseg.data.cocofile import read_coco
+from geoseg.data.copypaste import CopyPaste
+from geoseg.data.folder import AnnotatedChips
+from geoseg.data.layout import find_split
+from geoseg.data.manifest import read_manifest
+from geoseg.data.samples import Mixture
+from geoseg.data.scenes import LabelledScene, WindowOptions
+from geoseg.data.towns import make_towns
+from geoseg.errors import ConfigError
+from geoseg.models import BUILDING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from geoseg.data.samples import Sample, SampleSource
+    from geoseg.models import Category
+    from geoseg.train.options import DataOptions, SceneData
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Check:
+    """One chip of a validation."""
+
+    group: str
+    """What it is counted with, beside all together: the resolution of a scene, or the split."""
+    cut: Callable[[], Sample]
+
+
+def training_source(options: DataOptions) -> tuple[SampleSource, tuple[Category, ...]]:
+    """Return where a run's samples come from, and the classes in them.
+
+    Raises:
+        ConfigError: There is nothing to train on.
+        VectorError: Outlines cannot be read or do not touch their scene.
+        SceneError: A raster cannot be used.
+        InputNotFoundError: A file does not exist.
+        FormatError: A document is no COCO.
+    """
+    windows = window_options(options)
+    sources: list[SampleSource] = [open_scene(s, windows) for s in options.scenes]
+    weights = [s.weight for s in options.scenes]
+    categories: tuple[Category, ...] = (BUILDING,)
+    if options.towns:
+        sources += make_towns(options.towns, options=windows)
+        weights += [options.towns_weight / options.towns] * options.towns
+    if options.root is not None:
+        chips = _split(options, "train")
+        categories = chips.annotations.categories
+        sources.append(chips)
+        weights.append(1.0)
+    if not sources:
+        raise ConfigError("there is nothing to train on: set data.root, data.scenes or data.towns")
+    mixture = Mixture(sources=tuple(sources), weights=tuple(weights))
+    if options.copy_paste:
+        return CopyPaste(source=mixture, chance=options.copy_paste), categories
+    return mixture, categories
+
+
+def validation_set(options: DataOptions) -> list[Check]:
+    """Return the chips that a run is checked with, none if it has nothing to check with.
+
+    Scenes are covered by chips that do not overlap, at each resolution. Where there are more than
+    `val_limit`, every n-th is taken.
+
+    Raises:
+        As `training_source`.
+    """
+    checks: list[Check] = []
+    windows = window_options(options)
+    for item in options.val_scenes:
+        scene = open_scene(item, windows)
+        for gsd_m in options.val_gsd_m:
+            group = f"{gsd_m:g} m"
+            checks += [
+                Check(group=group, cut=partial(scene.cut, place)) for place in scene.tiles(gsd_m)
+            ]
+    if options.root is not None:
+        chips = _split(options, "val")
+        checks += [Check(group="val", cut=partial(_chip, chips, i)) for i in range(len(chips))]
+    return checks[:: max(1, math.ceil(len(checks) / options.val_limit))]
+
+
+def _chip(chips: AnnotatedChips, index: int) -> Sample:
+    return chips.sample(index, np.random.default_rng(0))
+
+
+def _split(options: DataOptions, name: str) -> AnnotatedChips:
+    assert options.root is not None, "there is a folder of splits"
+    split = find_split(Path(options.root), name, small=options.small)
+    annotations = read_coco(split.document)
+    if options.manifest is not None:
+        annotations = annotations.keep(read_manifest(Path(options.manifest)).kept(name))
+    return AnnotatedChips(annotations=annotations, folder=split.images, size_px=options.size_px)
+
+
+def window_options(options: DataOptions) -> WindowOptions:
+    """Return how windows are drawn from scenes."""
+    return WindowOptions(
+        size_px=options.size_px,
+        gsd_range_m=options.gsd_range_m,
+        near_object=options.near_object,
+        rotate=options.rotate,
+    )
+
+
+def open_scene(scene: SceneData, windows: WindowOptions) -> LabelledScene:
+    """Open one scene of the options."""
+    return LabelledScene.open(scene.raster, scene.labels, part=scene.part, options=windows)

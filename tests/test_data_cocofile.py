@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from geoseg.coco import encode_rle
+from geoseg.data.cocofile import read_coco, read_results, write_coco, write_results
+from geoseg.data.collect import Collector
+from geoseg.data.layout import find_split, find_splits
+from geoseg.data.manifest import Manifest, SplitChoice, read_manifest, write_manifest
+from geoseg.errors import ConfigError, FormatError, InputNotFoundError
+from geoseg.models.spec import BUILDING
+from tests.builders import make_detections
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+SQUARE = [2.0, 3.0, 12.0, 3.0, 12.0, 9.0, 2.0, 9.0]
+
+
+def document(**changes) -> dict:
+    """Build a document of two chips: polygons, packed runs, plain runs and a crowd."""
+    mask = np.zeros((20, 30), np.uint8, order="F")
+    mask[4:8, 10:20] = 1
+    packed = coco_mask.encode(mask)
+    plain = {"size": [20, 30], "counts": [0, 5, 595]}
+    found = {
+        "images": [
+            {"id": 7, "file_name": "b.jpg", "width": 30, "height": 20},
+            {"id": 3, "file_name": "a.jpg", "width": 30, "height": 20, "license": 1},
+        ],
+        "categories": [{"id": 100, "name": "building", "supercategory": "x"}],
+        "annotations": [
+            {"id": 1, "image_id": 3, "category_id": 100, "segmentation": [SQUARE],
+             "bbox": [2, 3, 10, 6], "area": 60, "iscrowd": 0},
+            {"id": 2, "image_id": 7, "category_id": 100, "iscrowd": 0, "area": 40,
+             "segmentation": {"size": [20, 30], "counts": packed["counts"].decode()},
+             "bbox": [10, 4, 10, 4]},
+            {"id": 9, "image_id": 3, "category_id": 100, "segmentation": plain, "iscrowd": 1,
+             "bbox": [0, 0, 1, 5], "area": 5},
+        ],
+    }  # fmt: skip
+    return found | changes
+
+
+def written(folder: Path, value: object, name: str = "annotation.json") -> Path:
+    path = folder / name
+    path.write_text(value if isinstance(value, str) else json.dumps(value), encoding="utf-8")
+    return path
+
+
+def test_all_kinds_of_outlines_are_read(tmp_path):
+    read = read_coco(written(tmp_path, document()))
+    assert read.images.file_names == ("b.jpg", "a.jpg")
+    assert read.images.ids.tolist() == [7, 3]
+    assert read.ids.tolist() == [2, 1, 9]
+    assert read.image_index.tolist() == [0, 1, 1]
+    assert read.crowd.tolist() == [False, False, True]
+    assert read.areas_px2.tolist() == [40, 60, 5]
+    assert read.boxes_xywh[1].tolist() == [2, 3, 10, 6]
+    assert read.categories == (BUILDING,)
+    assert read.object_mask(0)[4:8, 10:20].all()
+    assert read.object_mask(0).sum() == 40
+    assert read.object_mask(2)[:5, 0].all()
+    assert [r.tolist() for r in read.segments.rings(1)] == [[[2, 3], [12, 3], [12, 9], [2, 9]]]
+
+
+def test_masks_are_pycocotools(tmp_path):
+    path = written(tmp_path, document())
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = COCO(str(path))
+    read = read_coco(path)
+    for i, ident in enumerate(read.ids.tolist()):
+        expected = reference.annToRLE(reference.anns[ident])["counts"]
+        expected = expected.encode() if isinstance(expected, str) else expected
+        assert encode_rle(read.object_mask(i))["counts"].encode() == expected
+
+
+def test_a_document_comes_back_as_it_was_written(tmp_path):
+    first = read_coco(written(tmp_path, document()))
+    write_coco(tmp_path / "again.json", first, description="twice")
+    again = read_coco(tmp_path / "again.json")
+    for name in ("ids", "image_index", "labels", "boxes_xywh", "areas_px2", "crowd"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(first, name))
+    for i in range(len(first)):
+        np.testing.assert_array_equal(again.object_mask(i), first.object_mask(i))
+    assert json.loads((tmp_path / "again.json").read_text())["info"]["description"] == "twice"
+
+
+def test_many_annotations_are_read_in_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr("geoseg.data.cocofile.BLOCK", 7)
+    base = document()
+    annotations = [base["annotations"][i % 2] | {"id": i + 1} for i in range(40)]
+    read = read_coco(written(tmp_path, document(annotations=annotations)))
+    assert sorted(read.ids.tolist()) == list(range(1, 41))
+    for i in range(40):
+        assert read.object_mask(i).sum() == (40 if read.image_index[i] == 0 else 60)
+
+
+def broken(**changes) -> dict:
+    """Build a document whose first annotation is changed."""
+    base = document()
+    return document(annotations=[base["annotations"][0] | changes, *base["annotations"][1:]])
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        ("{", "must be a COCO document"),
+        ("[]", "must be a COCO document"),
+        ("\xff\xfe", "must be a COCO document"),
+        ('{"images": []}', "missing required field `categories`"),
+        (document(categories=[]), "at least one category"),
+        (document(categories=[{"id": 1, "name": ""}]), "bad category"),
+        (document(images=document()["images"] * 2), "duplicate image id: 7"),
+        (document(images=[{"id": 1, "file_name": "a", "width": 0, "height": 3}]), "bad size"),
+        (
+            document(images=[{"id": 1, "file_name": "../a", "width": 3, "height": 3}]),
+            "must be a path inside",
+        ),
+        (document(images=[{"id": 1, "file_name": "a.jpg", "width": 3}]), "malformed image"),
+        (broken(image_id=55), "annotation 1: missing image: no image has id 55"),
+        (broken(category_id=5), "a.jpg: annotation 1: missing category: no category has id 5"),
+        (broken(id=2), "annotation 2: duplicate annotation id"),
+        (broken(image_id="x"), "malformed annotation: record 0"),
+        (broken(bbox=[1, 2, 3]), "bbox must be"),
+        (broken(bbox=[1, 2, 3, 1e400]), "must be a COCO document"),
+        (broken(segmentation=[[1, 2, 3]]), "a polygon must be x, y"),
+        (broken(segmentation=[[1e9, 2, 3, 4, 5, 6]]), "finite pixels"),
+        (broken(segmentation={"size": [3, 3], "counts": "9"}), "runs must be of 20x30 px"),
+        (broken(segmentation={"size": [20, 30], "counts": "0P"}), "RLE"),
+        (broken(segmentation={"size": [20, 30], "counts": [1, 2]}), "must fill its size"),
+        (broken(segmentation={"size": [20, 30], "counts": [-600, 1200]}), "must fill its size"),
+        (broken(segmentation="polygon"), "malformed annotation"),
+    ],
+)
+def test_what_is_malformed_is_named_by_file_and_record(tmp_path, value, text):
+    path = written(tmp_path, value)
+    with pytest.raises(FormatError, match=re.escape(text)) as caught:
+        read_coco(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_findings_are_told_and_the_rest_is_read(tmp_path):
+    findings = []
+    value = broken(category_id=5)
+    value["annotations"].append({"id": 77, "image_id": 99, "category_id": 100})
+    read = read_coco(written(tmp_path, value), findings=findings)
+    assert read.ids.tolist() == [2, 9]
+    assert [(f.kind, f.annotation) for f in findings] == [
+        ("missing category", 1),
+        ("missing image", 77),
+    ]
+
+
+def test_a_document_that_is_not_there(tmp_path):
+    with pytest.raises(InputNotFoundError, match=r"no annotations .*none.json"):
+        read_coco(tmp_path / "none.json")
+
+
+def test_results_come_back_best_first_and_no_more_than_asked(tmp_path):
+    collector = Collector((BUILDING,))
+    boxes = [(i, 0, i + 5, 6) for i in range(9)]
+    scores = [0.1 * i for i in range(1, 10)]
+    for name in ("a.png", "b.png"):
+        collector.add_detections(name, (20, 30), make_detections(boxes=boxes, scores=scores))
+    results = collector.finish()
+    path = tmp_path / "predictions.json"
+    write_results(path, results, most_per_image=4)
+    raw = json.loads(path.read_text())
+    assert len(raw) == 8
+    assert raw[0] == {
+        "image_id": 1, "category_id": 100, "score": 0.9, "bbox": [8, 0, 5, 6],
+        "segmentation": {"size": [20, 30], "counts": raw[0]["segmentation"]["counts"]},
+    }  # fmt: skip
+    again = read_results(path, results)
+    assert again.scores is not None
+    np.testing.assert_allclose(again.scores[:4], [0.9, 0.8, 0.7, 0.6], atol=1e-5)
+    assert again.object_mask(0)[0:6, 8:13].all()
+
+
+@pytest.mark.parametrize("score", [None, 1.5, -0.1])
+def test_results_need_a_score(tmp_path, score):
+    truth = read_coco(written(tmp_path, document()))
+    result = {"image_id": 3, "category_id": 100, "segmentation": [SQUARE], "score": score}
+    with pytest.raises(FormatError, match="score must be in"):
+        read_results(written(tmp_path, [result], "r.json"), truth)
+
+
+def test_results_of_other_chips_are_refused(tmp_path):
+    truth = read_coco(written(tmp_path, document()))
+    result = {"image_id": 4, "category_id": 100, "segmentation": [SQUARE], "score": 0.5}
+    with pytest.raises(FormatError, match="no image has id 4"):
+        read_results(written(tmp_path, [result], "r.json"), truth)
+    with pytest.raises(ConfigError, match="must have scores"):
+        write_results(tmp_path / "w.json", truth)
+    assert not (tmp_path / "w.json").exists()
+
+
+# --- folders and manifests ---------------------------------------------------------------------
+
+
+def test_crowdais_folders_are_found(tmp_path):
+    for split in ("train", "val"):
+        (tmp_path / split / "images").mkdir(parents=True)
+        for name in ("annotation.json", "annotation-small.json"):
+            (tmp_path / split / name).write_text("{}")
+    found = find_split(tmp_path, "val")
+    assert found.images == tmp_path / "val" / "images"
+    assert found.document == tmp_path / "val" / "annotation.json"
+    assert find_split(tmp_path, "train", small=True).document.name == "annotation-small.json"
+    assert [s.name for s in find_splits(tmp_path)] == ["train", "val"]
+
+
+def test_what_is_missing_is_said(tmp_path):
+    with pytest.raises(InputNotFoundError, match=r"no annotations of split 'val': .*must hold"):
+        find_split(tmp_path, "val")
+    with pytest.raises(InputNotFoundError, match="at least one of train, val, test"):
+        find_splits(tmp_path)
+
+
+def test_a_manifest_comes_back(tmp_path):
+    choice = SplitChoice(kept=("a.jpg",), dropped={"b.jpg": "copy of train/c.jpg"})
+    path = tmp_path / "clean.json"
+    write_manifest(path, Manifest(splits={"val": choice}))
+    again = read_manifest(path)
+    assert again.kept("val") == {"a.jpg"}
+    assert again.splits["val"].dropped == choice.dropped
+    with pytest.raises(ConfigError, match=r"must hold split 'train', has \['val'\]"):
+        again.kept("train")
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"splits": {"val": {"kept": 3}}}', "\x00"])
+def test_what_is_no_manifest_is_refused(tmp_path, text):
+    with pytest.raises(FormatError, match="must be a split manifest"):
+        read_manifest(written(tmp_path, text))

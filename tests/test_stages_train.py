@@ -1,0 +1,236 @@
+"""Training as its user runs it: on synthetic towns and crowdAI folders, small and on CPU."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+from geoseg.config import load_train_config
+from geoseg.data.cocofile import write_coco
+from geoseg.data.collect import Collector
+from geoseg.data.manifest import Manifest, SplitChoice, write_manifest
+from geoseg.errors import ConfigError, FormatError, ModelError, OutputError
+from geoseg.models import load_model
+from geoseg.models.spec import Category
+from geoseg.stages.train import CONFIG_FILE, WEIGHTS_FILE, train_run
+from geoseg.testing import make_town, write_town
+from geoseg.train import loop
+from geoseg.train.journal import LOSSES_FILE, VALIDATIONS_FILE, read_rows
+from geoseg.train.options import SceneData, TrainConfig
+from tests.test_train_parts import Noise
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def quick(**changes) -> TrainConfig:
+    """Build a config of a tiny run; `section__key` changes a key."""
+    defaults = {
+        "data.towns": 1, "data.size_px": 96, "data.loaders": 0, "data.augment": "flips",
+        "network.init": "random", "network.rois": 16, "network.proposals": 50,
+        "optim.warmup_steps": 2, "loop.steps": 4, "loop.batch_size": 1, "loop.log_every": 1,
+        "loop.checkpoint_every": 2, "loop.precision": "fp32", "loop.device": "cpu",
+        "loop.threads": 1,
+    }  # fmt: skip
+    return load_train_config(
+        options=defaults | {k.replace("__", "."): v for k, v in changes.items()}
+    )
+
+
+@pytest.fixture(scope="module")
+def town(tmp_path_factory: pytest.TempPathFactory) -> SceneData:
+    files = write_town(make_town(size_px=256, seed=5), tmp_path_factory.mktemp("town"))
+    return SceneData(raster=str(files.image), labels=str(files.truth))
+
+
+def losses(folder: Path) -> list[float]:
+    return [row["loss"] for row in read_rows(folder / LOSSES_FILE)]
+
+
+def test_a_run_leaves_weights_that_load_and_what_it_did(tmp_path, town):
+    config = quick(data__val_scenes=[dataclasses.asdict(town)], data__val_gsd_m=[0.3],
+                   loop__validate_every=2, about__name="tiny", about__licence="CC0-1.0",
+                   optim__ema=0.9)  # fmt: skip
+    said = []
+    summary = train_run(config, tmp_path / "run", say=said.append)
+    assert summary.progress.step == 4
+    model = load_model(str(tmp_path / "run" / WEIGHTS_FILE), device="cpu")
+    assert (model.spec.name, model.spec.licence, model.spec.chip_size_px) == ("tiny", "CC0-1.0", 96)
+    assert len(losses(tmp_path / "run")) == 4
+    validations = read_rows(tmp_path / "run" / VALIDATIONS_FILE)
+    assert [row["step"] for row in validations] == [2, 4]
+    assert {"ap", "ap50", "ar"} <= validations[0].keys()
+    environment = json.loads((tmp_path / "run" / "environment.json").read_text())
+    assert environment["packages"]["torch"] == torch.__version__.split("+")[0] or environment
+    assert load_train_config(tmp_path / "run" / CONFIG_FILE) == config
+    assert any("step 4: loss" in line for line in said)
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+
+
+def test_a_run_that_was_cut_has_the_losses_of_one_that_was_not(tmp_path, monkeypatch):
+    config = quick(loop__steps=6, optim__ema=0.9, data__augment="aerial")
+    train_run(config, tmp_path / "straight")
+
+    step, calls = loop._step, []
+
+    def dies(*args):
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    monkeypatch.setattr(loop, "_step", dies)
+    with pytest.raises(KeyboardInterrupt):
+        train_run(config, tmp_path / "cut")
+    monkeypatch.setattr(loop, "_step", step)
+    torch.rand(7)  # the generator is somewhere else by now
+    train_run(config, tmp_path / "cut")
+    assert losses(tmp_path / "cut") == losses(tmp_path / "straight")
+    ends = [(tmp_path / name / WEIGHTS_FILE).read_bytes() for name in ("cut", "straight")]
+    assert ends[0] == ends[1]
+
+
+def test_a_finished_run_may_be_made_longer(tmp_path):
+    train_run(quick(loop__steps=2), tmp_path)
+    summary = train_run(quick(loop__steps=3), tmp_path)
+    assert summary.progress.step == 3
+    assert [row["step"] for row in read_rows(tmp_path / LOSSES_FILE)] == [1, 2, 3]
+
+
+def test_another_config_in_the_same_folder_is_refused(tmp_path):
+    train_run(quick(loop__steps=1), tmp_path)
+    with pytest.raises(ConfigError, match=r"holds a run with optim.lr 0.0005, now it is 0.1"):
+        train_run(quick(optim__lr=0.1), tmp_path)
+
+
+def test_a_folder_with_other_things_is_refused(tmp_path):
+    (tmp_path / "thesis.doc").write_text("years of work")
+    with pytest.raises(OutputError, match="must be empty or hold a run"):
+        train_run(quick(), tmp_path)
+
+
+def test_nothing_to_train_on_is_said(tmp_path):
+    with pytest.raises(ConfigError, match="nothing to train on"):
+        train_run(quick(data__towns=0), tmp_path / "run")
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
+    forward = loop.make_trainee
+
+    def poisoned(module, config, device):
+        trainee = forward(module, config, device)
+        with torch.no_grad():
+            module.rpn.head.cls_logits.bias.fill_(float("nan"))
+        return trainee
+
+    monkeypatch.setattr("geoseg.stages.train.make_trainee", poisoned)
+    with pytest.raises(ModelError, match=r"the loss is nan at step 1 .*lower optim.lr"):
+        train_run(quick(), tmp_path / "run")
+    assert not (tmp_path / "run" / WEIGHTS_FILE).exists()
+
+
+def test_gradients_of_several_batches_make_one_step(tmp_path):
+    """Two batches of one chip move the weights as a batch of two: losses are means over chips."""
+    config = quick(loop__steps=2, optim__accumulate=2)
+    train_run(config, tmp_path / "run")
+    numbers = read_rows(tmp_path / "run" / LOSSES_FILE)
+    assert len(numbers) == 2
+    assert numbers[0]["loss"] > 0
+
+
+def test_layers_are_set_free_in_stages(tmp_path, caplog):
+    config = quick(network__train_layers="heads", network__stages=[[0.5, "all"]])
+    with caplog.at_level("INFO", logger="geoseg"):
+        train_run(config, tmp_path / "run")
+    said = [r.getMessage() for r in caplog.records if "learn" in r.getMessage()]
+    assert ["step 0" in said[0], "step 2" in said[1]] == [True, True]
+
+
+def test_a_run_ends_early_when_it_gets_no_better(tmp_path, town):
+    config = quick(data__val_scenes=[dataclasses.asdict(town)], data__val_gsd_m=[0.3],
+                   data__val_limit=1, loop__validate_every=1, loop__patience=1,
+                   loop__steps=20, optim__lr=1e-9)  # fmt: skip
+    assert train_run(config, tmp_path / "run").progress.step == 2
+
+
+def crowdai(root: Path, *, splits: tuple[str, ...] = ("train", "val"), classes: int = 1) -> Path:
+    """Write a data set in crowdAI's layout: noise with one bright square a chip."""
+    kinds = tuple(Category(label=i + 1, id=100 + i, name=f"kind{i}") for i in range(classes))
+    for split in splits:
+        (root / split / "images").mkdir(parents=True)
+        collector = Collector(kinds)
+        for i in range(4):
+            sample = Noise(size=96).sample(i, np.random.default_rng(i))
+            name = f"{i:012d}.png"
+            pixels = np.ascontiguousarray(sample.image.transpose(1, 2, 0))
+            Image.fromarray(pixels).save(root / split / "images" / name)
+            collector.add_sample(name, dataclasses.replace(
+                sample, labels=np.full(1, 1 + i % classes)))  # fmt: skip
+        write_coco(root / split / "annotation.json", collector.finish())
+    return root
+
+
+def test_crowdais_layout_is_trained_and_validated_on(tmp_path):
+    root = crowdai(tmp_path / "data", classes=2)
+    config = quick(data__root=str(root), data__towns=0, loop__steps=2)
+    summary = train_run(config, tmp_path / "run")
+    assert summary.spec is not None
+    assert [c.name for c in summary.spec.categories] == ["kind0", "kind1"]
+    assert len(read_rows(tmp_path / "run" / VALIDATIONS_FILE)) == 1
+
+
+def test_a_manifest_chooses_the_chips(tmp_path):
+    root = crowdai(tmp_path / "data")
+    for split in ("train", "val"):
+        (root / split / "images" / f"{0:012d}.png").unlink()
+    kept = SplitChoice(kept=tuple(f"{i:012d}.png" for i in (1, 2)))
+    write_manifest(tmp_path / "m.json", Manifest(splits={"train": kept, "val": kept}))
+    config = quick(data__root=str(root), data__towns=0, data__manifest=str(tmp_path / "m.json"))
+    train_run(config, tmp_path / "run")
+
+
+def test_a_chip_of_another_size_than_its_document_says_is_named(tmp_path):
+    root = crowdai(tmp_path / "data")
+    for path in (root / "train" / "images").iterdir():
+        Image.new("RGB", (50, 40)).save(path)
+    config = quick(data__root=str(root), data__towns=0)
+    with pytest.raises(FormatError, match=r"png: must be 96x96 px .*got 40x50"):
+        train_run(config, tmp_path / "run")
+
+
+def test_training_learns(tmp_path):
+    """A hundred steps on one town halve the loss of the masks and of the objectness."""
+    config = quick(data__size_px=128, network__init="imagenet", loop__steps=60,
+                   loop__batch_size=2, optim__lr=1e-3, loop__log_every=10)  # fmt: skip
+    train_run(config, tmp_path / "run")
+    rows = read_rows(tmp_path / "run" / LOSSES_FILE)
+    assert rows[-1]["objectness"] < 0.5 * rows[0]["objectness"]
+    assert rows[-1]["loss"] < rows[0]["loss"]
+
+
+@pytest.mark.slow
+def test_two_processes_train_together(tmp_path):
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump(json.loads(json.dumps(quick().to_dict()))))
+    words = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m",
+             "geoseg", "train", "--config", str(config), "--run-dir", str(tmp_path / "run")]  # fmt: skip
+    done = subprocess.run(
+        words,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(losses(tmp_path / "run")) == 4
+    load_model(str(tmp_path / "run" / WEIGHTS_FILE), device="cpu")
