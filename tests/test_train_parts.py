@@ -382,4 +382,4 @@ def test_first_losses_are_what_an_untrained_network_has():
     torch.manual_seed(0)
     images, targets = collate([Noise(size=96).sample(0, np.random.default_rng(0))])
     losses = module([i.float() / 255 for i in images], targets)
-    assert float(losses["loss_objectness"]) == pytest.approx(math.log(2), rel=0.15)
+    assert losses["loss_objectness"].item() == pytest.approx(math.log(2), rel=0.15)

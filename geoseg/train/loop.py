@@ -75,7 +75,7 @@ def make_trainee(module: MaskRCNN, config: TrainConfig, device: torch.device) ->
         forward = torch.nn.parallel.DistributedDataParallel(
             module,
             device_ids=[device] if device.type == "cuda" else None,
-            find_unused_parameters=bool(config.network.stages),
+            find_unused_parameters=True,  # frozen layers, and heads on chips without objects
         )
     return Trainee(
         module=module,
