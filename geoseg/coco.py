@@ -217,6 +217,15 @@ def decode_runs(counts: str | bytes | Sequence[int], height: int, width: int) ->
     return runs
 
 
+def mask_ious(
+    one: Sequence[dict[str, Any]], other: Sequence[dict[str, Any]]
+) -> NDArray[np.float64]:
+    """Return IoU (N, M) of two lists of compressed run-length encodings of one size."""
+    if not one or not other:
+        return np.zeros((len(one), len(other)))
+    return np.asarray(coco_mask.iou(list(one), list(other), [0] * len(other)), np.float64)
+
+
 def polygons_rle(rings: Sequence[NDArray[np.float32]], shape_hw: tuple[int, int]) -> dict[str, Any]:
     """Return the union of polygons (n, 2), as COCO rasterises them, as a run-length encoding.
 

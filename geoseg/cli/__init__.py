@@ -33,6 +33,7 @@ VERBS = {
     "footprints": "Stitch and polygonize detections.",
     "export": "Write footprints in another format.",
     "info": "Describe a scene, a model or a file of ours.",
+    "data": "Check, clean, measure and convert annotated chips.",
     "train": "Train a network on chips, or on scenes with outlines.",
     "import-weights": "Turn pickled weights into safetensors, safely.",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 import time
@@ -13,6 +14,7 @@ import click
 from geoseg.cli import EXIT_PARTIAL
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from types import TracebackType
 
@@ -74,6 +76,32 @@ def _columns() -> int:
         return os.get_terminal_size(sys.stderr.fileno()).columns
     except OSError:
         return 0
+
+
+def show(values: dict[str, Any], *, as_json: bool) -> None:
+    """Print nested values as JSON, NaN as null, or as indented lines."""
+    if as_json:
+        click.echo(json.dumps(_without_nan(values)))
+        return
+    for line in _lines(values, ""):
+        click.echo(line)
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def _lines(values: dict[str, Any], indent: str) -> Iterator[str]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield f"{indent}{name}"
+            yield from _lines(value, indent + "  ")
+        elif value is not None:
+            yield f"{indent}{name}: {format(value, '.4g') if isinstance(value, float) else value}"
 
 
 def finish(tally: Tally, outputs: list[Path], *, as_json: bool) -> int:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 MAX_DOCUMENT_BYTES = 8 << 30
 BLOCK = 20_000  # annotations decoded at once
+COLUMNS = 10  # chip, id, label, area, crowd, box, score
 MAX_SIDE_PX = 65_536
 MAX_RESULTS_PER_IMAGE = 100  # the challenge's limit
 JSON_SUFFIXES = (".json",)
@@ -319,7 +320,7 @@ class _Columns:
             counts.append(runs)
         self._parts.append(
             {
-                "rows": np.array(rows, np.float64).reshape(len(rows), -1),
+                "rows": np.array(rows, np.float64).reshape(-1, COLUMNS),
                 "rings": np.array(rings, np.int64),
                 "lengths": np.array(lengths, np.int64),
                 "xy": np.array(points, np.float32).reshape(-1, 2),
@@ -393,7 +394,7 @@ class _Columns:
 
 
 _EMPTY: dict[str, NDArray[Any]] = {
-    "rows": np.zeros((0, 10)),
+    "rows": np.zeros((0, COLUMNS)),
     "rings": np.zeros(0, np.int64),
     "lengths": np.zeros(0, np.int64),
     "xy": np.zeros((0, 2), np.float32),

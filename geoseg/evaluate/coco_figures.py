@@ -1,7 +1,8 @@
 """COCO's figures, and those of the crowdAI mapping challenge.
 
 Frame: masks and boxes in pixels of their own chip. pycocotools computes them, or faster-coco-eval
-where it is installed, which says the same sooner. Must not import torch.
+where it is installed, which says the same sooner. Chips are matched block by block, so that no
+Python object per annotation stays. Must not import torch.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import importlib.util
 import io
 import math
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 import numpy as np
 from pycocotools.coco import COCO
@@ -20,6 +21,8 @@ from pycocotools.cocoeval import COCOeval
 from geoseg.errors import ConfigError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from geoseg.data.annotations import Annotations
@@ -27,6 +30,8 @@ if TYPE_CHECKING:
 IOU_LEVELS = np.linspace(0.5, 0.95, 10)
 RECALL_LEVELS = np.linspace(0, 1, 101)
 MOST_DETECTIONS = (1, 10, 100)
+BLOCK_CHIPS = 1000  # matched at once
+_ALL, _SMALL, _MEDIUM, _LARGE = range(4)  # COCO's areas, in its order
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -54,7 +59,7 @@ class CocoFigures:
     challenge_ar50: float
     """Recall at IoU .50 with 100 detections a chip: the challenge's AR."""
     precision: NDArray[np.float64]
-    """(10, 101) at each IoU and recall level, mean over the classes."""
+    """(10, 101) at each of `IOU_LEVELS` and `RECALL_LEVELS`, mean over the classes."""
     n_images: int
     n_truth: int
     n_results: int
@@ -89,100 +94,54 @@ def coco_figures(
         The figures.
 
     Raises:
-        ConfigError: The results have no scores, or chips that the truth does not have.
+        ConfigError: The results have no scores, chips that the truth does not have, or
+            faster-coco-eval is asked for and not installed.
+
+    References:
+        Lin et al., Microsoft COCO: common objects in context, ECCV 2014;
+        https://cocodataset.org/#detection-eval.
     """
     if results.scores is None and len(results):
         raise ConfigError("results must have scores")
-    rows = _rows(truth.images.ids, results.images.ids)
-    evaluation = _evaluation(
-        _truth_dicts(truth), _result_dicts(results, rows), truth, kind, backend
-    )
-    with contextlib.redirect_stdout(io.StringIO()):
-        evaluation.evaluate()
-        evaluation.accumulate()
-        evaluation.summarize()
-    stats = [_nan(value) for value in list(evaluation.stats)[:12]]
-    names = [f.name for f in fields(CocoFigures)][:12]
-    recall = np.asarray(evaluation.eval["recall"]).reshape(10, -1, 4, 3)[0, :, 0, 2]
-    precision = np.asarray(evaluation.eval["precision"]).reshape(10, 101, -1, 4, 3)[..., 0, 2]
+    rows = truth_rows(truth, results)
+    backend_ = _backend(backend)
+    parts: list[Any] = []
+    for first in range(0, max(len(truth.images), 1), BLOCK_CHIPS):
+        last = min(first + BLOCK_CHIPS, len(truth.images))
+        evaluation = _evaluation(
+            truth, results, rows=rows, chips=range(first, last), kind=kind, backend=backend_
+        )
+        parts.append(evaluation.block())
+    counted = evaluation.counted(parts, len(truth.images))
+    precision, recall = counted["precision"], counted["recall"]
     return CocoFigures(
-        **dict(zip(names, stats, strict=True)),
-        challenge_ar50=_mean(recall),
-        precision=_class_mean(precision),
+        ap=_mean(precision[..., _ALL, 2]),
+        ap50=_mean(precision[0, ..., _ALL, 2]),
+        ap75=_mean(precision[5, ..., _ALL, 2]),
+        ap_small=_mean(precision[..., _SMALL, 2]),
+        ap_medium=_mean(precision[..., _MEDIUM, 2]),
+        ap_large=_mean(precision[..., _LARGE, 2]),
+        ar1=_mean(recall[..., _ALL, 0]),
+        ar10=_mean(recall[..., _ALL, 1]),
+        ar100=_mean(recall[..., _ALL, 2]),
+        ar_small=_mean(recall[..., _SMALL, 2]),
+        ar_medium=_mean(recall[..., _MEDIUM, 2]),
+        ar_large=_mean(recall[..., _LARGE, 2]),
+        challenge_ar50=_mean(recall[0, ..., _ALL, 2]),
+        precision=_class_mean(precision[..., _ALL, 2]),
         n_images=len(truth.images),
         n_truth=int((~truth.crowd).sum()),
         n_results=len(results),
     )
 
 
-def _evaluation(
-    truths: list[dict[str, Any]],
-    results: list[dict[str, Any]],
-    truth: Annotations,
-    kind: str,
-    backend: str,
-) -> Any:
-    index_kind, evaluation_kind = _backend(backend)
-    images = [
-        {"id": i, "height": int(h), "width": int(w)}
-        for i, (h, w) in enumerate(truth.images.sizes_hw, 1)
-    ]
-    categories = [{"id": c.label, "name": c.name} for c in truth.categories]
-    sides = []
-    for records in (truths, results):
-        side = index_kind()
-        side.dataset = {"images": images, "categories": categories, "annotations": records}
-        with contextlib.redirect_stdout(io.StringIO()):
-            side.createIndex()
-        sides.append(side)
-    evaluation = evaluation_kind(*sides, kind)
-    evaluation.params.maxDets = list(MOST_DETECTIONS)
-    return evaluation
+def truth_rows(truth: Annotations, results: Annotations) -> NDArray[np.int64]:
+    """Return the row in the truth's chips of each chip of the results, by their ids.
 
-
-def _backend(name: str) -> tuple[Any, Any]:
-    installed = importlib.util.find_spec("faster_coco_eval") is not None
-    if name == "faster-coco-eval" or (name == "auto" and installed):
-        from faster_coco_eval import COCO as FasterCOCO  # noqa: PLC0415, N811 - optional; their name
-        from faster_coco_eval import COCOeval_faster  # noqa: PLC0415 - optional
-
-        return FasterCOCO, COCOeval_faster
-    return COCO, COCOeval
-
-
-def _truth_dicts(truth: Annotations) -> list[dict[str, Any]]:
-    return [
-        _common(truth, i)
-        | {"iscrowd": int(truth.crowd[i]), "image_id": int(truth.image_index[i]) + 1}
-        for i in range(len(truth))
-    ]
-
-
-def _result_dicts(results: Annotations, rows: NDArray[np.int64]) -> list[dict[str, Any]]:
-    return [
-        _common(results, i)
-        | {
-            "iscrowd": 0,
-            "image_id": int(rows[results.image_index[i]]) + 1,
-            "score": float(results.scores[i]) if results.scores is not None else 0.0,
-        }
-        for i in range(len(results))
-    ]
-
-
-def _common(side: Annotations, i: int) -> dict[str, Any]:
-    height, width = side.images.sizes_hw[side.image_index[i]]
-    return {
-        "id": i + 1,
-        "category_id": int(side.labels[i]),
-        "area": float(side.areas_px2[i]),
-        "bbox": side.boxes_xywh[i].tolist(),
-        "segmentation": side.rle(i, int(height), int(width)),
-    }
-
-
-def _rows(truth_ids: NDArray[np.int64], result_ids: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the row in the truth of each chip of the results."""
+    Raises:
+        ConfigError: The results have a chip that the truth has not.
+    """
+    truth_ids, result_ids = truth.images.ids, results.images.ids
     order = np.argsort(truth_ids)
     at = np.searchsorted(truth_ids, result_ids, sorter=order)
     rows = order[np.minimum(at, len(order) - 1)] if len(order) else np.zeros(len(at), np.int64)
@@ -193,8 +152,159 @@ def _rows(truth_ids: NDArray[np.int64], result_ids: NDArray[np.int64]) -> NDArra
     return rows
 
 
-def _nan(value: float) -> float:
-    return math.nan if value == -1 else float(value)
+class _Evaluation(Protocol):
+    """What of COCOeval is used."""
+
+    def block(self) -> Any:
+        """Match the chips that were given; return what counting needs of it."""
+        ...
+
+    def counted(self, parts: list[Any], n_images: int) -> dict[str, NDArray[np.float64]]:
+        """Return precision (10, 101, K, 4, 3) and recall (10, K, 4, 3) of all blocks."""
+        ...
+
+
+class _Plain:
+    """pycocotools."""
+
+    def __init__(self, truth: dict[str, Any], results: dict[str, Any], kind: str) -> None:
+        self._evaluation = COCOeval(_indexed(COCO, truth), _indexed(COCO, results), kind)
+        self._evaluation.params.maxDets = list(MOST_DETECTIONS)
+
+    def block(self) -> list[list[dict[str, Any] | None]]:
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._evaluation.evaluate()
+        return _by_area([_compact(e) for e in self._evaluation.evalImgs], self._evaluation.params)
+
+    def counted(self, parts: list[Any], n_images: int) -> dict[str, NDArray[np.float64]]:
+        evaluation = self._evaluation
+        evaluation.params.imgIds = list(range(n_images))
+        evaluation._paramsEval = evaluation.params  # noqa: SLF001 - what evaluate() leaves there
+        evaluation.evalImgs = _joined(parts)
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation.accumulate()
+        return {name: np.asarray(evaluation.eval[name]) for name in ("precision", "recall")}
+
+
+class _Faster:
+    """faster-coco-eval."""
+
+    def __init__(self, truth: dict[str, Any], results: dict[str, Any], kind: str) -> None:
+        from faster_coco_eval import COCO as FasterCOCO  # noqa: PLC0415, N811 - optional; their name
+        from faster_coco_eval import COCOeval_faster  # noqa: PLC0415 - optional
+
+        sides = (_indexed(FasterCOCO, truth), _indexed(FasterCOCO, results))
+        self._evaluation = COCOeval_faster(*sides, kind, separate_eval=True)
+        self._evaluation.params.maxDets = list(MOST_DETECTIONS)
+        self._evaluation.rle_iou_max_workers = 1  # threads cost more than a chip's masks
+
+    def block(self) -> list[list[Any]]:
+        with contextlib.redirect_stdout(io.StringIO()):
+            self._evaluation.evaluate()
+        return _by_area(list(self._evaluation._evalImgs_cpp), self._evaluation.params)  # noqa: SLF001 - its only name
+
+    def counted(self, parts: list[Any], n_images: int) -> dict[str, NDArray[np.float64]]:
+        evaluation = self._evaluation
+        evaluation._paramsEval.imgIds = list(range(n_images))  # noqa: SLF001 - as evaluate() does
+        evaluation._evalImgs_cpp = _joined(parts)  # noqa: SLF001 - its only name
+        with contextlib.redirect_stdout(io.StringIO()):
+            evaluation.accumulate()
+        shapes = {"precision": (10, 101, -1, 4, 3), "recall": (10, -1, 4, 3)}
+        return {name: np.reshape(evaluation.eval[name], shape) for name, shape in shapes.items()}
+
+
+def _backend(name: str) -> Callable[[dict[str, Any], dict[str, Any], str], _Evaluation]:
+    installed = importlib.util.find_spec("faster_coco_eval") is not None
+    if name == "faster-coco-eval" and not installed:
+        raise ConfigError("faster-coco-eval is not installed: pip install 'geoseg[train]'")
+    return _Faster if installed and name != "pycocotools" else _Plain
+
+
+def _evaluation(
+    truth: Annotations,
+    results: Annotations,
+    *,
+    rows: NDArray[np.int64],
+    chips: range,
+    kind: str,
+    backend: Callable[[dict[str, Any], dict[str, Any], str], _Evaluation],
+) -> _Evaluation:
+    """Return the evaluation of a block of the truth's chips."""
+    sizes = truth.images.sizes_hw[chips.start : chips.stop].tolist()
+    about = {
+        "info": {},
+        "images": [
+            {"id": i, "height": h, "width": w} for i, (h, w) in zip(chips, sizes, strict=True)
+        ],
+        "categories": [{"id": c.label, "name": c.name} for c in truth.categories],
+    }
+    masks = kind == "segm"
+    truths = _records(truth, truth.image_index, chips, masks=masks)
+    found = _records(results, rows[results.image_index], chips, masks=masks)
+    return backend({**about, "annotations": truths}, {**about, "annotations": found}, kind)
+
+
+def _indexed(index_kind: Callable[[], Any], dataset: dict[str, Any]) -> Any:
+    index = index_kind()
+    index.dataset = dataset
+    with contextlib.redirect_stdout(io.StringIO()):
+        index.createIndex()
+    return index
+
+
+def _records(
+    side: Annotations, places: NDArray[np.integer], chips: range, *, masks: bool
+) -> list[dict[str, Any]]:
+    """Return COCO's records of the objects whose chip, a row of the truth's, is in a block."""
+    inside = np.flatnonzero((places >= chips.start) & (places < chips.stop))
+    scores = np.zeros(len(inside)) if side.scores is None else side.scores[inside].astype(float)
+    columns = zip(
+        inside.tolist(),
+        places[inside].tolist(),
+        side.labels[inside].tolist(),
+        side.areas_px2[inside].tolist(),
+        side.boxes_xywh[inside].tolist(),
+        side.crowd[inside].tolist(),
+        scores.tolist(),
+        side.images.sizes_hw[side.image_index[inside]].tolist(),
+        strict=True,
+    )
+    return [
+        {
+            "id": i + 1,  # 0 says unmatched
+            "image_id": place,
+            "category_id": label,
+            "area": area,
+            "bbox": box,
+            "iscrowd": int(crowd) if side.scores is None else 0,
+            "score": score,
+            **({"segmentation": side.rle(i, *size)} if masks else {}),
+        }
+        for i, place, label, area, box, crowd, score, size in columns
+    ]
+
+
+def _compact(one: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Keep of a chip's matches what counting needs, small."""
+    if one is None:
+        return None
+    return {
+        "dtScores": np.array(one["dtScores"]),
+        "dtMatches": one["dtMatches"] > 0,
+        "dtIgnore": one["dtIgnore"].astype(bool),
+        "gtIgnore": np.asarray(one["gtIgnore"]).astype(np.int8),
+    }
+
+
+def _by_area(matches: list[Any], params: Any) -> list[list[Any]]:
+    """Cut what is ordered by class, area and chip into one list for each class and area."""
+    n = len(params.imgIds)
+    return [matches[k * n : (k + 1) * n] for k in range(len(params.catIds) * len(params.areaRng))]
+
+
+def _joined(parts: list[list[list[Any]]]) -> list[Any]:
+    """Return the matches of all blocks, ordered by class, area and chip."""
+    return [one for group in zip(*parts, strict=True) for block in group for one in block]
 
 
 def _mean(values: NDArray[np.float64]) -> float:

@@ -204,12 +204,32 @@ def evaluate_footprints(
     )
 
 
-def _sides(
-    pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame, *, within: shapely.Geometry | None
-) -> tuple[_Side, _Side]:
+def metric_shapes(pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> tuple[Shapes, Shapes]:
+    """Return the polygons of both sides, row by row, valid and in one metric frame.
+
+    Raises:
+        VectorError: A side has no CRS.
+    """
+    _check_crs(pred, truth)
+    crs = _metric_crs(pred, truth)
+    return _valid_shapes(pred, crs), _valid_shapes(truth, crs)
+
+
+def _valid_shapes(frame: gpd.GeoDataFrame, crs: Any) -> Shapes:
+    shapes = frame.geometry.to_crs(crs).to_numpy()
+    return np.asarray(shapely.make_valid(shapes, method="structure", keep_collapsed=False), object)
+
+
+def _check_crs(pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> None:
     for name, frame in (("footprints", pred), ("truth", truth)):
         if frame.crs is None:
             raise VectorError(f"the {name} must have a CRS, got none: set it with .set_crs(...)")
+
+
+def _sides(
+    pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame, *, within: shapely.Geometry | None
+) -> tuple[_Side, _Side]:
+    _check_crs(pred, truth)
     crs = _metric_crs(pred, truth)
     area = None if within is None else gpd.GeoSeries([within], crs=pred.crs).to_crs(crs).iloc[0]
     return _side(pred, crs, area), _side(truth, crs, area)
@@ -225,8 +245,7 @@ def _metric_crs(pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> Any:
 
 
 def _side(frame: gpd.GeoDataFrame, crs: Any, area: shapely.Geometry | None) -> _Side:
-    shapes = frame.geometry.to_crs(crs).to_numpy()
-    shapes = shapely.make_valid(shapes, method="structure", keep_collapsed=False)
+    shapes = _valid_shapes(frame, crs)
     counts = np.isin(shapely.get_type_id(shapes), _POLYGONAL) & ~shapely.is_empty(shapes)
     if not counts.all():
         log.info("%d geometries without an area are ignored", int((~counts).sum()))

@@ -1,0 +1,66 @@
+"""Any of the forms that annotations come in, as any that geoseg writes. Must not import torch."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal, get_args
+
+from geoseg.data.cocofile import read_coco, write_coco
+from geoseg.data.masks import (
+    read_instance_masks,
+    read_mask_folders,
+    read_semantic_masks,
+    write_instance_masks,
+)
+from geoseg.data.via import read_via
+from geoseg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from geoseg.data.annotations import Annotations
+
+SourceKind = Literal["coco", "via", "instance-masks", "semantic-masks", "mask-folders"]
+TargetKind = Literal["coco", "instance-masks"]
+
+
+def read_annotations(source: Path, *, kind: SourceKind, images: Path | None) -> Annotations:
+    """Read annotations of any form.
+
+    Args:
+        source: A file (`coco`, `via`) or a folder.
+        kind: Its form.
+        images: Folder of the chips; not needed for `coco` and `mask-folders`.
+
+    Raises:
+        ConfigError: The form is unknown, or needs the images.
+        InputNotFoundError: Something is not there.
+        FormatError: It is not of that form.
+        ReadError: An image or mask cannot be read.
+    """
+    if kind == "coco":
+        return read_coco(source)
+    if kind == "mask-folders":
+        return read_mask_folders(source)
+    if kind not in get_args(SourceKind):
+        raise ConfigError(f"kind must be one of {', '.join(get_args(SourceKind))}, got {kind!r}")
+    if images is None:
+        raise ConfigError(f"{kind} needs the folder of images: give --images")
+    if kind == "via":
+        return read_via(source, images)
+    read = read_instance_masks if kind == "instance-masks" else read_semantic_masks
+    return read(source, images)
+
+
+def write_annotations(output: Path, annotations: Annotations, *, kind: TargetKind) -> None:
+    """Write annotations as a COCO document or as a folder of instance masks.
+
+    Raises:
+        OutputError: It cannot be written.
+        ConfigError: The form is unknown.
+    """
+    if kind == "coco":
+        write_coco(output, annotations)
+    elif kind == "instance-masks":
+        write_instance_masks(annotations, output)
+    else:
+        raise ConfigError(f"to must be one of {', '.join(get_args(TargetKind))}, got {kind!r}")

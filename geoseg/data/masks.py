@@ -1,0 +1,174 @@
+"""Objects given as pictures: instance ids, classes, or one picture an object.
+
+Frame: pixels of each chip. Must not import torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from geoseg.data.collect import Collector
+from geoseg.data.samples import boxes_of
+from geoseg.errors import FormatError, InputNotFoundError, ReadError
+from geoseg.models.spec import BUILDING
+from geoseg.raster.atomic import check_output, replacing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from geoseg.data.annotations import Annotations
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
+MASK_SUFFIXES = (".png", ".tif", ".tiff")
+MAX_SIDE_PX = 16_384
+MAX_OBJECTS = 65_535  # ids of 16 bits
+
+
+def read_instance_masks(masks: Path, images: Path) -> Annotations:
+    """Read one mask a chip, of the same stem, whose values are ids of objects; 0 is ground.
+
+    Args:
+        masks: Folder of masks, 8, 16 or 32 bits.
+        images: Folder of the chips.
+
+    Raises:
+        InputNotFoundError: A folder, or the mask of a chip, is not there.
+        ReadError: A mask cannot be read.
+        FormatError: A mask has several bands.
+    """
+    return _collected(images, lambda path: _split_ids(read_mask(_mask_of(path, masks))))
+
+
+def read_semantic_masks(masks: Path, images: Path) -> Annotations:
+    """Read one mask a chip, of the same stem; each connected region above 0 is an object.
+
+    Buildings that touch become one: instance masks or outlines tell them apart.
+
+    Raises:
+        As `read_instance_masks`.
+    """
+
+    def regions(path: Path) -> Iterator[NDArray[np.bool_]]:
+        on = (read_mask(_mask_of(path, masks)) > 0).astype(np.uint8)
+        _, labels = cv2.connectedComponents(on, connectivity=4)
+        return _split_ids(np.asarray(labels))
+
+    return _collected(images, regions)
+
+
+def read_mask_folders(root: Path) -> Annotations:
+    """Read `ID/ID.jpg` with `ID/ID-class-n.png` beside it, one mask an object.
+
+    As matterport's Mask R-CNN, GRASS's i.ann.maskrcnn and images-to-osm keep them; all classes
+    are buildings.
+
+    Raises:
+        As `read_instance_masks`.
+    """
+    folders = sorted(p for p in _folder(root).iterdir() if p.is_dir())
+    collector = Collector((BUILDING,))
+    for folder in folders:
+        image = next((p for p in _images(folder) if p.stem == folder.name), None)
+        if image is None:
+            raise InputNotFoundError(f"{folder} must hold an image {folder.name}.jpg or .png")
+        found = sorted(p for p in folder.glob(f"{folder.name}-*") if p.suffix in MASK_SUFFIXES)
+        masks = (read_mask(path) > 0 for path in found)
+        _add(collector, image, f"{folder.name}/{image.name}", masks)
+    return collector.finish()
+
+
+def write_instance_masks(annotations: Annotations, folder: Path) -> None:
+    """Write one 16-bit PNG a chip, named as it, whose values are 1, 2, ... for its objects.
+
+    Where objects overlap, a pixel has the later one's number.
+
+    Raises:
+        OutputError: A file cannot be written.
+        FormatError: A chip has more than 65,535 objects.
+    """
+    for row, name in enumerate(annotations.images.file_names):
+        objects = annotations.of_image(row)
+        if objects.stop - objects.start > MAX_OBJECTS:
+            raise FormatError(f"{name}: must have at most {MAX_OBJECTS} objects")
+        ids = np.zeros(tuple(annotations.images.sizes_hw[row]), np.uint16)
+        for number, i in enumerate(range(objects.start, objects.stop), 1):
+            ids[annotations.object_mask(i)] = number
+        path = (folder / name).with_suffix(".png")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(check_output(path, (".png",))) as temporary:
+            Image.fromarray(ids).save(temporary, format="PNG")
+
+
+def read_mask(path: Path) -> NDArray[np.int64]:
+    """Read a mask's values (H, W).
+
+    Raises:
+        ReadError: It cannot be read.
+        FormatError: It has several bands.
+    """
+    try:
+        with Image.open(path) as image:
+            if max(image.size) > MAX_SIDE_PX:
+                raise FormatError(f"{path}: must be at most {MAX_SIDE_PX} px a side")
+            values = np.array(image.convert("L") if image.mode in {"P", "1"} else image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, FormatError):
+            raise
+        raise ReadError(f"{path}: must be a readable mask, got: {str(error)[:100]}") from error
+    if values.ndim == 3 and (values == values[..., :1]).all():
+        values = values[..., 0]
+    if values.ndim != 2:
+        raise FormatError(f"{path}: a mask must have one band, got {values.shape[-1]}")
+    return values.astype(np.int64)
+
+
+def _collected(images: Path, objects: Callable[[Path], Iterator[NDArray[np.bool_]]]) -> Annotations:
+    collector = Collector((BUILDING,))
+    for path in _images(images):
+        _add(collector, path, path.name, objects(path))
+    return collector.finish()
+
+
+def _add(collector: Collector, image: Path, name: str, masks: Iterable[NDArray[np.bool_]]) -> None:
+    with Image.open(image) as opened:
+        shape = (opened.height, opened.width)
+    collector.add_image(name, shape)
+    for mask in masks:
+        if mask.shape != shape:
+            raise FormatError(
+                f"the mask of {image} must be {shape[0]}x{shape[1]} px as it, "
+                f"got {mask.shape[0]}x{mask.shape[1]}"
+            )
+        if mask.any():
+            collector.add_object(mask, boxes_of(mask[None])[0], 1)
+
+
+def _split_ids(ids: NDArray[np.integer]) -> Iterator[NDArray[np.bool_]]:
+    for ident in np.unique(ids):
+        if ident > 0:
+            yield ids == ident
+
+
+def _mask_of(image: Path, masks: Path) -> Path:
+    for suffix in MASK_SUFFIXES:
+        path = masks / f"{image.stem}{suffix}"
+        if path.is_file():
+            return path
+    raise InputNotFoundError(f"no mask of {image.name}: {masks} must hold {image.stem}.png or .tif")
+
+
+def _images(folder: Path) -> list[Path]:
+    return sorted(p for p in _folder(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def _folder(path: Path) -> Path:
+    if not path.is_dir():
+        raise InputNotFoundError(f"no folder {path}: check the path")
+    return path

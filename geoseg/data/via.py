@@ -1,0 +1,146 @@
+"""Outlines drawn with VGG Image Annotator, as annotations.
+
+Frame: pixels of each image. Reads the export of regions (a dict of files), whole projects and both
+forms of regions, list and dict. Must not import torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+import shapely
+from PIL import Image
+
+from geoseg.data.annotations import Annotations, Images, Segments
+from geoseg.errors import FormatError, InputNotFoundError, ReadError
+from geoseg.models.spec import BUILDING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+MAX_VIA_BYTES = 1 << 30
+
+
+def read_via(path: Path, images: Path) -> Annotations:
+    """Read polygons, rectangles and circles of a VIA file; every region is a building.
+
+    Args:
+        path: The JSON file.
+        images: Folder of the images, which give the sizes.
+
+    Raises:
+        InputNotFoundError: The file or an image is not there.
+        FormatError: It is no VIA file, or a region is malformed; the message names it.
+        ReadError: An image cannot be read.
+    """
+    rings: list[np.ndarray] = []
+    index, names, sizes = list[int](), list[str](), list[tuple[int, int]]()
+    for name, regions in _files(path):
+        if name in names:
+            raise FormatError(f"{path}: file {name!r} comes twice")
+        sizes.append(image_size(images / name))
+        for at, region in enumerate(regions):
+            ring = _ring(region, f"{path}: {name}: region {at}")
+            rings.append(ring)
+            index.append(len(names))
+        names.append(name)
+    return outlined(names, sizes, index, rings)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) of an image from its header.
+
+    Raises:
+        InputNotFoundError: It is not there.
+        ReadError: It cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except FileNotFoundError as error:
+        raise InputNotFoundError(f"{path}: no such image") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ReadError(f"{path}: must be a readable image, got: {str(error)[:100]}") from error
+
+
+def outlined(
+    names: list[str], sizes_hw: list[tuple[int, int]], index: list[int], rings: list[np.ndarray]
+) -> Annotations:
+    """Return annotations of one ring (n, 2) an object, all buildings.
+
+    Args:
+        names: File names of the images.
+        sizes_hw: Their sizes.
+        index: Row of each object's image.
+        rings: Each object's points.
+    """
+    count = len(rings)
+    bounds = np.array([[*r.min(axis=0), *np.ptp(r, axis=0)] for r in rings]).reshape(-1, 4)
+    areas = [shapely.area(shapely.polygons(r)) for r in rings]
+    return Annotations(
+        categories=(BUILDING,),
+        images=Images(
+            ids=np.arange(1, len(names) + 1, dtype=np.int64),
+            file_names=tuple(names),
+            sizes_hw=np.array(sizes_hw, np.int32).reshape(-1, 2),
+        ),
+        ids=np.arange(1, count + 1, dtype=np.int64),
+        image_index=np.array(index, np.int32),
+        labels=np.ones(count, np.int16),
+        boxes_xywh=bounds.astype(np.float32),
+        areas_px2=np.array(areas, np.float64),
+        crowd=np.zeros(count, np.bool_),
+        segments=Segments(
+            xy=np.concatenate([*rings, np.zeros((0, 2))]).astype(np.float32),
+            ring_offsets=np.cumsum([0, *map(len, rings)], dtype=np.int64),
+            object_rings=np.arange(count + 1, dtype=np.int64),
+            runs=np.zeros(0, np.uint8),
+            run_offsets=np.zeros(count + 1, np.int64),
+        ),
+    )
+
+
+def _files(path: Path) -> Iterator[tuple[str, list[Any]]]:
+    """Yield each file's name and regions."""
+    if not path.is_file():
+        raise InputNotFoundError(f"no VIA file {path}: check the path")
+    if path.stat().st_size > MAX_VIA_BYTES:
+        raise FormatError(f"{path}: must be at most {MAX_VIA_BYTES} bytes")
+    try:
+        tree = msgspec.json.decode(path.read_bytes())
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
+        raise FormatError(f"{path}: must be a VIA file, got: {str(error)[:120]}") from error
+    if isinstance(tree, dict):
+        tree = tree.get("_via_img_metadata", tree)
+    if not isinstance(tree, dict):
+        raise FormatError(f"{path}: must be a VIA file, an object of files; got a list or a value")
+    for key, entry in tree.items():
+        name = entry.get("filename") if isinstance(entry, dict) else None
+        regions = entry.get("regions", []) if isinstance(entry, dict) else None
+        if not isinstance(name, str) or not isinstance(regions, dict | list):
+            raise FormatError(f"{path}: entry {str(key)[:60]!r} must have a filename and regions")
+        yield name, list(regions.values()) if isinstance(regions, dict) else regions
+
+
+def _ring(region: Any, where: str) -> np.ndarray:
+    try:
+        shape = region["shape_attributes"]
+        kind = shape["name"]
+        if kind in {"polygon", "polyline"}:
+            ring = np.array([shape["all_points_x"], shape["all_points_y"]], float).T
+        elif kind == "rect":
+            x, y, w, h = (float(shape[k]) for k in ("x", "y", "width", "height"))
+            ring = np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]])
+        elif kind == "circle":
+            centre = shapely.Point(float(shape["cx"]), float(shape["cy"]))
+            ring = shapely.get_coordinates(centre.buffer(float(shape["r"])))[:-1]
+        else:
+            raise FormatError(f"{where}: shape must be a polygon, rect or circle, got {kind!r}")
+    except (KeyError, TypeError, ValueError) as error:
+        raise FormatError(f"{where}: must have the attributes of its shape ({error!r})") from error
+    if ring.ndim != 2 or len(ring) < 3 or not np.isfinite(ring).all():
+        raise FormatError(f"{where}: must have at least 3 finite points, got {len(ring)}")
+    return ring

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.cli_support import call
+from tests.test_stages_train import crowdai
+
+
+@pytest.fixture
+def root(tmp_path):
+    return crowdai(tmp_path / "data")
+
+
+def test_a_sound_data_set_passes(capsys, root):
+    done = call(capsys, "data", "check", str(root), "--json")
+    assert done.code == 0
+    assert json.loads(done.out)["val"]["counts"] == {}
+
+
+def test_what_is_wrong_is_shown_and_mended(capsys, root, tmp_path):
+    (root / "train" / "images" / f"{2:012d}.png").unlink()
+    document = str(root / "train" / "annotation.json")
+    done = call(capsys, "data", "check", str(root))
+    assert done.code == 3
+    assert "missing image file" in done.out
+    clean = tmp_path / "clean.json"
+    assert call(capsys, "data", "check", document, "--fix", str(clean)).code == 3
+    images = str(root / "train" / "images")
+    assert call(capsys, "data", "check", str(clean), "--images", images).code == 0
+    refused = call(capsys, "data", "check", str(root), "--fix", str(clean))
+    assert refused.code == 2
+    assert "--fix is for one document" in refused.err
+
+
+def test_copies_and_leaks_are_counted(capsys, root, tmp_path):
+    manifest = tmp_path / "m.json"
+    done = call(capsys, "data", "dedupe", str(root), "--manifest", str(manifest), "--json")
+    found = json.loads(done.out)
+    assert found["chips"] == {"train": 4, "val": 4}
+    assert found["different"] == 4  # both splits hold the same four
+    assert found["leaks"] == {"train in val": 4, "val in train": 4}
+    assert found["kept"] == {"train": 0, "val": 4}
+    assert len(json.loads(manifest.read_text())["splits"]["train"]["dropped"]) == 4
+
+
+def test_stats_are_shown(capsys, root, tmp_path):
+    done = call(capsys, "data", "stats", str(root), "--gsd", "0.3")
+    assert "n_objects: 4" in done.out
+    document = str(root / "val" / "annotation.json")
+    assert call(capsys, "data", "stats", document, "--plot", str(tmp_path / "p.png")).code == 0
+    assert (tmp_path / "p.png").stat().st_size > 5000
+
+
+def test_annotations_are_converted(capsys, root, tmp_path):
+    document = str(root / "val" / "annotation.json")
+    out = tmp_path / "masks"
+    words = ("data", "convert", document, "--from", "coco", "--to", "instance-masks")
+    assert call(capsys, *words, "-o", str(out)).code == 0
+    assert len(list(out.iterdir())) == 4
+    images = str(root / "val" / "images")
+    back = ("data", "convert", str(out), "--from", "instance-masks", "--images", images)
+    done = call(capsys, *back, "-o", str(tmp_path / "c.json"), "--json")
+    assert json.loads(done.out)["objects"] == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "text"),
+    [
+        (("check", "/no/such/place"), 2, "check the path"),
+        (("stats", "/no/such/place.json"), 2, "check the path"),
+        (("convert", "x", "-o", "y.json"), 2, "--from"),
+        (("nonsense",), 2, "No such command"),
+    ],
+)
+def test_wrong_use_is_one_line(capsys, words, code, text):
+    done = call(capsys, "data", *words)
+    assert done.code == code
+    assert text in done.err
+    assert len(done.err.strip().splitlines()) == 1

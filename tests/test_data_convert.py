@@ -1,0 +1,157 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from geoseg.data.convert import read_annotations, write_annotations
+from geoseg.data.masks import read_mask
+from geoseg.errors import ConfigError, FormatError, InputNotFoundError, ReadError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HEIGHT, WIDTH = 20, 30
+
+
+def ids() -> np.ndarray:
+    """Build three objects; the second and third touch, the first has two parts."""
+    values = np.zeros((HEIGHT, WIDTH), np.uint16)
+    values[2:6, 2:8] = 300
+    values[12:14, 2:4] = 300
+    values[4:12, 15:20] = 7
+    values[4:12, 20:24] = 9
+    return values
+
+
+@pytest.fixture
+def chips(tmp_path: Path) -> Path:
+    folder = tmp_path / "images"
+    folder.mkdir()
+    Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "a.jpg")
+    Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "b.png")
+    (folder / "notes.txt").write_text("no chip")
+    return folder
+
+
+def mask_folder(tmp_path: Path, values: np.ndarray, name: str = "masks") -> Path:
+    folder = tmp_path / name
+    folder.mkdir()
+    for stem in "ab":
+        Image.fromarray(values).save(folder / f"{stem}.png")
+    return folder
+
+
+def test_instance_masks_come_back_object_by_object(tmp_path, chips):
+    folder = mask_folder(tmp_path, ids())
+    read = read_annotations(folder, kind="instance-masks", images=chips)
+    assert read.images.file_names == ("a.jpg", "b.png")
+    assert len(read) == 6
+    for i, ident in enumerate((7, 9, 300)):
+        np.testing.assert_array_equal(read.object_mask(i), ids() == ident)
+    write_annotations(tmp_path / "again", read, kind="instance-masks")
+    again = read_mask(tmp_path / "again" / "a.png")
+    for number, ident in enumerate((7, 9, 300), 1):
+        np.testing.assert_array_equal(again == number, ids() == ident)
+
+
+def test_semantic_masks_are_split_into_regions(tmp_path, chips):
+    folder = mask_folder(tmp_path, np.where(ids() > 0, 255, 0).astype(np.uint8))
+    read = read_annotations(folder, kind="semantic-masks", images=chips)
+    areas = sorted(read.areas_px2[: len(read) // 2].tolist())
+    assert areas == [4, 24, 72]  # the touching ones are one
+
+
+def test_mask_folders_are_read_one_mask_an_object(tmp_path):
+    for name in ("17", "23"):
+        folder = tmp_path / "root" / name
+        folder.mkdir(parents=True)
+        Image.new("RGB", (WIDTH, HEIGHT)).save(folder / f"{name}.jpg")
+        for n, ident in enumerate((7, 9, 300)):
+            mask = np.where(ids() == ident, 255, 0).astype(np.uint8)
+            Image.fromarray(mask).save(folder / f"{name}-building-{n}.png")
+    read = read_annotations(tmp_path / "root", kind="mask-folders", images=None)
+    assert read.images.file_names == ("17/17.jpg", "23/23.jpg")
+    np.testing.assert_array_equal(read.object_mask(4), ids() == 9)
+
+
+POLYGON = {"name": "polygon", "all_points_x": [2, 12, 12, 2], "all_points_y": [3, 3, 9, 9]}
+RECT = {"name": "rect", "x": 15, "y": 4, "width": 5, "height": 8}
+CIRCLE = {"name": "circle", "cx": 10, "cy": 10, "r": 4}
+
+
+@pytest.mark.parametrize("form", ["list", "dict", "project"])
+def test_all_forms_of_via_are_read(tmp_path, chips, form):
+    shapes = [{"shape_attributes": s, "region_attributes": {}} for s in (POLYGON, RECT, CIRCLE)]
+    regions = dict(enumerate(shapes)) if form == "dict" else shapes
+    tree = {"a.jpg-1": {"filename": "a.jpg", "size": 1, "regions": regions},
+            "b.png-1": {"filename": "b.png", "size": 1, "regions": []}}  # fmt: skip
+    tree = {"_via_settings": {}, "_via_img_metadata": tree} if form == "project" else tree
+    path = tmp_path / "via.json"
+    path.write_text(json.dumps(tree))
+    read = read_annotations(path, kind="via", images=chips)
+    assert read.images.file_names == ("a.jpg", "b.png")
+    assert read.image_index.tolist() == [0, 0, 0]
+    assert read.object_mask(0)[3:9, 2:12].all()
+    assert read.object_mask(0).sum() == 60
+    assert read.boxes_xywh[1].tolist() == [15, 4, 5, 8]
+    assert read.areas_px2[2] == pytest.approx(np.pi * 16, rel=0.02)
+    write_annotations(tmp_path / "coco.json", read, kind="coco")
+    again = read_annotations(tmp_path / "coco.json", kind="coco", images=None)
+    np.testing.assert_array_equal(again.object_mask(2), read.object_mask(2))
+
+
+@pytest.mark.parametrize(
+    ("tree", "text"),
+    [
+        ([], "an object of files"),
+        ({"a": 3}, "entry 'a' must have a filename and regions"),
+        ({"a": {"filename": "a.jpg", "regions": 3}}, "must have a filename and regions"),
+        ({"a": {"filename": "a.jpg", "regions": [{}]}}, "region 0: must have the attributes"),
+        (
+            {"a": {"filename": "a.jpg", "regions": [{"shape_attributes": {"name": "star"}}]}},
+            "got 'star'",
+        ),
+        (
+            {"a": {"filename": "a.jpg", "regions": [
+                {"shape_attributes": POLYGON | {"all_points_y": [1]}}]}},
+            "region 0",
+        ),
+        (
+            {"a": {"filename": "a.jpg", "regions": []}, "b": {"filename": "a.jpg", "regions": []}},
+            "comes twice",
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_no_via_is_refused(tmp_path, chips, tree, text):
+    path = tmp_path / "via.json"
+    path.write_text(json.dumps(tree))
+    with pytest.raises(FormatError, match=text):
+        read_annotations(path, kind="via", images=chips)
+
+
+def test_what_is_missing_or_broken_is_named(tmp_path, chips):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputNotFoundError, match=r"no mask of a.jpg"):
+        read_annotations(tmp_path / "empty", kind="instance-masks", images=chips)
+    with pytest.raises(ConfigError, match="needs the folder of images"):
+        read_annotations(tmp_path, kind="via", images=None)
+    with pytest.raises(ConfigError, match="kind must be one of"):
+        read_annotations(tmp_path, kind="guess", images=None)
+    read = read_annotations(mask_folder(tmp_path, ids()), kind="instance-masks", images=chips)
+    with pytest.raises(ConfigError, match="to must be one of"):
+        write_annotations(tmp_path / "x", read, kind="via")
+    (tmp_path / "masks" / "a.png").write_bytes(b"torn")
+    with pytest.raises(ReadError, match=r"a.png: must be a readable mask"):
+        read_annotations(tmp_path / "masks", kind="instance-masks", images=chips)
+    Image.fromarray(ids()[:10].astype(np.uint8)).save(tmp_path / "masks" / "a.png")
+    with pytest.raises(FormatError, match="must be 20x30 px as it, got 10x30"):
+        read_annotations(tmp_path / "masks", kind="instance-masks", images=chips)
+    Image.fromarray(np.zeros((20, 30, 3), np.uint8) + np.arange(3, dtype=np.uint8)).save(
+        tmp_path / "masks" / "a.png"
+    )
+    with pytest.raises(FormatError, match="must have one band"):
+        read_annotations(tmp_path / "masks", kind="instance-masks", images=chips)
