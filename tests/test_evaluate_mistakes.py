@@ -30,7 +30,8 @@ def kinds(truth, found, scores=None) -> tuple[tuple[str, ...], tuple[str, ...]]:
         (TERRACE, [(10, 50, 40, 70)], ("merged",) * 3, ("merged",)),
         ([(10, 10, 40, 30)], [(10, 10, 20, 30), (20, 10, 30, 30)], ("split",), ("split", "split")),
         # One part is more than half: it matches, and the other is what is left of a split.
-        ([(10, 10, 40, 30)], [(10, 10, 30, 30), (30, 10, 40, 30)], ("matched",), ("matched", "split")),
+        ([(10, 10, 40, 30)], [(10, 10, 30, 30), (30, 10, 40, 30)], ("matched",),
+         ("matched", "split")),
         # A mask over a house and its shed matches the house; the shed is merged.
         ([HOUSE, (30, 10, 36, 20)], [(10, 10, 36, 30)], ("matched", "merged"), ("matched",)),
     ],

@@ -106,13 +106,13 @@ def test_turned_rectangles_are_apart_by_their_angle(angle):
 def test_tangents_of_a_turned_square_are_apart_by_its_angle(angle):
     base = box(0, 0, 20, 20)
     found = max_tangent_angle_errors_deg(array(rotate(base, angle)), array(base))
-    assert found[0] == pytest.approx(angle, abs=1e-3)
+    assert found[0] == pytest.approx(angle, abs=0.1)
 
 
 def test_a_cut_corner_is_45_degrees_off():
     cut = Polygon([(0, 0), (15, 0), (20, 5), (20, 20), (0, 20)])
     found = max_tangent_angle_errors_deg(array(cut), array(box(0, 0, 20, 20)))
-    assert found[0] == pytest.approx(45, abs=1e-3)
+    assert found[0] == pytest.approx(45, abs=0.1)
 
 
 def test_measures_of_many_are_those_of_each():

@@ -33,6 +33,8 @@ VERBS = {
     "footprints": "Stitch and polygonize detections.",
     "export": "Write footprints in another format.",
     "info": "Describe a scene, a model or a file of ours.",
+    "predict-dir": "Predict a folder of images; results as the crowdAI challenge takes them.",
+    "evaluate": "Score a model on annotated chips, or footprints against outlines.",
     "data": "Check, clean, measure and convert annotated chips.",
     "train": "Train a network on chips, or on scenes with outlines.",
     "import-weights": "Turn pickled weights into safetensors, safely.",

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoseg.coco import mask_ious
+from geoseg.coco import mask_ious, pack_runs
 from geoseg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,7 +40,16 @@ class ChipMistakes:
     found: tuple[str, ...]
     """Kind of each detection, one of `FOUND_KINDS`."""
     scores: NDArray[np.float32]
-    """Of the detections."""
+    """Of the detections, highest first."""
+    areas: tuple[NDArray[np.float64], NDArray[np.float64]]
+    """Pixels of the objects and of the detections."""
+    rows: tuple[NDArray[np.int64], NDArray[np.int64]]
+    """Where the objects are in the truth, and the detections in the results."""
+
+    @property
+    def right(self) -> NDArray[np.bool_]:
+        """Whether each detection matches an object."""
+        return np.array([kind == "matched" for kind in self.found], np.bool_)
 
     @property
     def f1(self) -> float:
@@ -55,6 +64,23 @@ class Mistakes:
 
     chips: tuple[ChipMistakes, ...]
     score: float
+
+    def above(self, score: float) -> Mistakes:
+        """Return the mistakes at a higher score threshold, from the overlaps known already."""
+        return Mistakes(chips=tuple(_above(chip, score) for chip in self.chips), score=score)
+
+    def best_score(self) -> float:
+        """Return the score threshold with the highest F1 at IoU .5; that of now without a match."""
+        if not any(len(chip.found) for chip in self.chips):
+            return self.score
+        scores = np.concatenate([chip.scores for chip in self.chips])
+        right = np.concatenate([chip.right for chip in self.chips])
+        order = np.argsort(-scores, kind="stable")
+        scores, hits = scores[order], np.cumsum(right[order])
+        ends = np.flatnonzero(np.r_[scores[1:] != scores[:-1], True])  # ties stay together
+        n_truth = sum(len(chip.truth) for chip in self.chips)
+        f1 = 2 * hits[ends] / (ends + 1 + n_truth)
+        return float(scores[ends[f1.argmax()]]) if f1.max() > 0 else self.score
 
     def totals(self) -> dict[str, dict[str, int]]:
         """Return how many objects and detections are of each kind."""
@@ -79,8 +105,9 @@ class Mistakes:
 def find_mistakes(truth: Annotations, results: Annotations, *, score: float = 0.5) -> Mistakes:
     """Say of each object and each detection what became of it.
 
-    Detections below the score are left out, and crowds with them. Matching is COCO's at IoU .5:
-    the higher score chooses first. What remains is judged in this order, by masks:
+    Detections below the score are left out, and so are crowds and the unmatched detections that lie
+    mostly in one. Classes are not told apart. Matching is COCO's at IoU .5: the higher score
+    chooses first. What remains is judged in this order, by masks:
 
     - *duplicate*: a detection with IoU of at least .5 with an object that another one took.
     - *merged*: a detection that covers most of two or more objects; and these objects.
@@ -106,30 +133,76 @@ def find_mistakes(truth: Annotations, results: Annotations, *, score: float = 0.
         row = rows.get(int(truth.images.ids[at]))
         seen = range(0) if row is None else _range(results.of_image(row))
         kept = [i for i in seen if results.scores is not None and results.scores[i] >= score]
-        chips.append(_judge(name, truth, real, results, kept))
+        crowds = [i for i in range(there.start, there.stop) if truth.crowd[i]]
+        chips.append(_compare(name, truth, results, real=real, crowds=crowds, kept=kept))
     return Mistakes(chips=tuple(chips), score=score)
 
 
-def _judge(
-    name: str, truth: Annotations, real: Sequence[int], results: Annotations, kept: Sequence[int]
+def _compare(
+    name: str,
+    truth: Annotations,
+    results: Annotations,
+    *,
+    real: Sequence[int],
+    crowds: Sequence[int],
+    kept: Sequence[int],
 ) -> ChipMistakes:
-    kept = sorted(kept, key=lambda i: -float(results.scores[i]))  # type: ignore[index] # there are scores
-    overlaps = mask_ious(_rles(truth, real), _rles(results, kept))
-    areas = _areas(truth, real)[:, None], _areas(results, kept)[None]
-    shared = overlaps * (areas[0] + areas[1]) / (1 + overlaps)
-    of_truth = shared / np.maximum(areas[0], 1)
-    of_found = shared / np.maximum(areas[1], 1)
-    truth_kinds, found_kinds = ["missed"] * len(real), ["background"] * len(kept)
+    """Measure the overlaps of one chip and judge them."""
+    scores = np.zeros(0, np.float32) if results.scores is None else results.scores
+    kept = sorted(kept, key=lambda i: -float(scores[i]))
+    there, seen = _rles(truth, real), _rles(results, kept)
+    overlaps = mask_ious(there, seen)
+    if crowds and seen:
+        shared = _shares(_rles(truth, crowds), seen).max(axis=0) >= MOST_PART
+        clear = ~shared | (overlaps >= MATCH_IOU).any(axis=0)
+        kept = [i for i, keep in zip(kept, clear, strict=True) if keep]
+        seen = _rles(results, kept)
+        overlaps = overlaps[:, clear]
+    return _judged(
+        name,
+        overlaps,
+        areas=(_areas(there), _areas(seen)),
+        rows=(np.array(real, np.int64), np.array(kept, np.int64)),
+        scores=scores[kept],
+    )
+
+
+def _above(chip: ChipMistakes, score: float) -> ChipMistakes:
+    """Return a chip's mistakes with the detections at or above a score."""
+    n = int((chip.scores >= score).sum())  # the first ones
+    (there, seen), (real, kept) = chip.areas, chip.rows
+    return _judged(
+        chip.name,
+        chip.overlaps[:, :n],
+        areas=(there, seen[:n]),
+        rows=(real, kept[:n]),
+        scores=chip.scores[:n],
+    )
+
+
+def _judged(
+    name: str,
+    overlaps: NDArray[np.float64],
+    *,
+    areas: tuple[NDArray[np.float64], NDArray[np.float64]],
+    rows: tuple[NDArray[np.int64], NDArray[np.int64]],
+    scores: NDArray[np.float32],
+) -> ChipMistakes:
+    of_truth, of_found = areas[0][:, None], areas[1][None]
+    shared = overlaps * (of_truth + of_found) / (1 + overlaps)
+    truth_kinds, found_kinds = ["missed"] * len(areas[0]), ["background"] * len(areas[1])
     _mark_near(overlaps, truth_kinds, found_kinds)
-    _mark_split(of_found, truth_kinds, found_kinds)
-    _mark_merged(of_truth, truth_kinds, found_kinds)
+    _mark_split(shared / np.maximum(of_found, 1), truth_kinds, found_kinds)
+    _mark_merged(shared / np.maximum(of_truth, 1), truth_kinds, found_kinds)
     _mark_matched(overlaps, truth_kinds, found_kinds)
     return ChipMistakes(
         name=name,
         overlaps=overlaps,
         truth=tuple(truth_kinds),
         found=tuple(found_kinds),
-        scores=np.array([results.scores[i] for i in kept], np.float32),  # type: ignore[index]
+        scores=scores,
+        areas=areas,
+        rows=rows,
     )
 
 
@@ -170,13 +243,27 @@ def _mark_matched(overlaps: NDArray[np.float64], truth: list[str], found: list[s
             found[f] = "duplicate"
 
 
-def _rles(side: Annotations, rows: Sequence[int]) -> list[dict[str, object]]:
+def _rles(side: Annotations, rows: Sequence[int]) -> list[dict[str, Any]]:
     sizes = side.images.sizes_hw
     return [side.rle(i, *map(int, sizes[side.image_index[i]])) for i in rows]
 
 
-def _areas(side: Annotations, rows: Sequence[int]) -> NDArray[np.float64]:
-    return np.array([float(side.object_mask(i).sum()) for i in rows])
+def _areas(rles: Sequence[dict[str, Any]]) -> NDArray[np.float64]:
+    """Return the pixels (N,) of masks: a mask's IoU with its whole chip is its share of it."""
+    if not rles:
+        return np.zeros(0)
+    height, width = rles[0]["size"]
+    whole = [{"size": [height, width], "counts": pack_runs([0, height * width], height, width)}]
+    return np.asarray(np.rint(mask_ious(list(rles), whole)[:, 0] * height * width))
+
+
+def _shares(
+    crowds: Sequence[dict[str, Any]], seen: Sequence[dict[str, Any]]
+) -> NDArray[np.float64]:
+    """Return how much (C, N) of each detection lies in each crowd."""
+    overlaps = mask_ious(crowds, seen)
+    both = _areas(crowds)[:, None] + _areas(seen)[None]
+    return np.asarray(overlaps * both / (1 + overlaps) / np.maximum(_areas(seen)[None], 1))
 
 
 def _range(rows: slice) -> range:

@@ -25,7 +25,8 @@ BOUNDARY_SHARE = 0.02
 """Width of the band of boundary IoU, of the diagonal of the truth's box: Cheng et al. take 2% of
 an image's diagonal; a map has no image, and buildings of all sizes."""
 LEAST_BAND_M = 0.3  # a band narrower than a pixel would measure pixels
-SAMPLES = 64  # steps along an outline whose directions are compared
+STEPS = 64  # along an outline, whose directions are compared
+ON_EDGE_M = 1e-3
 MAX_STRETCH = 2.0
 BOUNDARY_LEVELS = np.linspace(0.5, 0.95, 10)
 
@@ -134,24 +135,28 @@ def polis(pred: Shapes, truth: Shapes) -> Floats:
 def max_tangent_angle_errors_deg(pred: Shapes, truth: Shapes) -> Floats:
     """Return the largest angle (N,), in [0, 90], between paired outlines.
 
-    Points at even distances along the footprint's outer ring are projected onto the truth's
-    outline; each step between two of them is compared with the step between their projections.
-    Steps that the projection shortens or stretches more than twice say nothing and are left out
-    (Girard et al. 2021, section 4.2).
+    The footprint's outer ring is cut into short steps, which end at its corners; each is compared
+    with the step between the projections of its ends onto the truth's outline. Steps that the
+    projection shortens or stretches more than twice, or takes around a corner, say nothing and are
+    left out (Girard et al. 2021, section 4.2; the corners are ours).
     """
-    steps = np.arange(SAMPLES + 1) / SAMPLES
     rings = shapely.get_exterior_ring(_largest_parts(pred))
-    points = shapely.line_interpolate_point(rings[:, None], steps[None], normalized=True)
-    ties = shapely.shortest_line(points, shapely.boundary(truth)[:, None])
-    projected = shapely.get_coordinates(ties).reshape(len(pred), SAMPLES + 1, 2, 2)[:, :, 1]
-    own = np.diff(shapely.get_coordinates(points).reshape(len(pred), SAMPLES + 1, 2), axis=1)
-    other = np.diff(projected, axis=1)
-    lengths = np.hypot(own[..., 0], own[..., 1]), np.hypot(other[..., 0], other[..., 1])
+    cut = shapely.segmentize(rings, np.maximum(shapely.length(rings) / STEPS, 1e-9))
+    xy, owner = shapely.get_coordinates(cut, return_index=True)
+    outlines = shapely.boundary(truth)[owner]
+    ties = shapely.shortest_line(shapely.points(xy), outlines)
+    projected = shapely.get_coordinates(ties).reshape(-1, 2, 2)[:, 1]
+    same = owner[1:] == owner[:-1]
+    own, other = np.diff(xy, axis=0)[same], np.diff(projected, axis=0)[same]
+    lengths = np.hypot(*own.T), np.hypot(*other.T)
     usable = (lengths[1] * MAX_STRETCH >= lengths[0]) & (lengths[1] <= MAX_STRETCH * lengths[0])
-    crossed = np.abs(own[..., 0] * other[..., 1] - own[..., 1] * other[..., 0])
-    along = np.abs((own * other).sum(axis=-1))
-    angles = np.degrees(np.arctan2(crossed, along))
-    return np.where(usable, angles, 0).max(axis=1, initial=0)
+    middle = (projected[1:] + projected[:-1])[same] / 2
+    usable &= shapely.distance(shapely.points(middle), outlines[1:][same]) < ON_EDGE_M
+    crossed = np.abs(own[:, 0] * other[:, 1] - own[:, 1] * other[:, 0])
+    angles = np.degrees(np.arctan2(crossed, np.abs((own * other).sum(axis=1))))
+    worst = np.zeros(len(pred))
+    np.maximum.at(worst, owner[1:][same][usable], angles[usable])
+    return worst
 
 
 def rotation_errors_deg(pred: Shapes, truth: Shapes) -> Floats:

@@ -227,6 +227,16 @@ def _write_rasters(
             draw(staging.place(plan.preview), footprints, scene)
 
 
+def footprints_origin(path: Path) -> Origin | None:
+    """Return where a file of footprints comes from; None where it does not say.
+
+    Raises:
+        FormatError: Its description is damaged.
+    """
+    metadata = footprints_info(path).metadata
+    return Origin.from_json(metadata["origin"]) if "origin" in metadata else None
+
+
 def _needs_scene(plan: OutputPlan) -> bool:
     return plan.mask is not None or plan.preview is not None
 

@@ -1,0 +1,85 @@
+"""`geoseg evaluate`: what a model or a map is worth."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from geoseg.cli import options
+
+_PATH = click.Path(path_type=Path)
+
+
+@click.command("evaluate")
+@click.option("--footprints", type=_PATH, help="Footprints to compare with --truth.")
+@click.option("--truth", type=_PATH, help="Outlines, any vector file.")
+@click.option("--within", type=_PATH, help="Area that counts, any vector file.")
+@click.option("--coco", "document", type=_PATH, help="Annotated chips, a COCO document.")
+@click.option("--results", type=_PATH, help="Results for --coco that lie on disk.")
+@click.option("--images", type=_PATH, help="Folder of the chips [images/ beside the document].")
+@click.option("--manifest", type=_PATH, help="Take what a split manifest keeps.")
+@click.option("--split", default="val", show_default=True, help="Split of the manifest.")
+@click.option("--at-score", default=0.5, show_default=True, help="Score that mistakes are told at.")
+@click.option("--report", type=_PATH, help="Write a page with tables, plots and pictures, .html.")
+@options.model_options
+@options.score_option
+@options.config_options
+def command(**parameters: Any) -> int:
+    """Compare a map with outlines, or a model with annotated chips.
+
+    \b
+    geoseg evaluate --footprints out.parquet --truth buildings.geojson
+    geoseg evaluate --model weights.safetensors --coco val/annotation.json
+    geoseg evaluate --results predictions.json --coco val/annotation.json
+    """  # noqa: D301 - a real backspace: click's mark of lines that are not to be wrapped
+    if (parameters["footprints"] is None) == (parameters["document"] is None):
+        raise click.UsageError("give either --footprints with --truth, or --coco")
+    if parameters["footprints"] is not None:
+        return _evaluate_map(parameters)
+    return _evaluate_chips(parameters)
+
+
+def _evaluate_map(parameters: dict[str, Any]) -> int:
+    if parameters["truth"] is None:
+        raise click.UsageError("--footprints needs --truth, the outlines to compare with")
+
+    from geoseg.cli.report import show
+    from geoseg.stages.evaluate import evaluate_map, report_map
+
+    found = evaluate_map(parameters["footprints"], parameters["truth"], within=parameters["within"])
+    if parameters["report"] is not None:
+        report_map(parameters["report"], found)
+    show(found.as_dict(), as_json=parameters["as_json"])
+    return 0
+
+
+def _evaluate_chips(parameters: dict[str, Any]) -> int:
+    if parameters["truth"] is not None or parameters["within"] is not None:
+        raise click.UsageError("--truth and --within go with --footprints, not with --coco")
+    config = options.make_config(parameters, defaults={"model.score": 0.05})
+
+    from geoseg.cli import EXIT_PARTIAL
+    from geoseg.cli.report import TerminalProgress, show
+    from geoseg.data.cocofile import read_results
+    from geoseg.stages.base import Tally
+    from geoseg.stages.evaluate import evaluate_chips, evaluate_model, read_truth, report_chips
+
+    document = parameters["document"]
+    truth = read_truth(document, manifest=parameters["manifest"], split=parameters["split"])
+    beside = document.parent / "images"
+    images = parameters["images"] or (beside if beside.is_dir() else document.parent)
+    tally = Tally()
+    if parameters["results"] is not None:
+        results = read_results(parameters["results"], truth)
+    else:
+        with TerminalProgress() as progress:
+            results = evaluate_model(truth, images, config.model, tally, progress=progress)
+    found = evaluate_chips(truth, results, score=parameters["at_score"])
+    if parameters["report"] is not None:
+        report_chips(parameters["report"], found, images=images)
+    for name, reason in tally.failed:
+        click.echo(f"chip {name} failed: {reason}", err=True)
+    show(found.as_dict(), as_json=parameters["as_json"])
+    return EXIT_PARTIAL if tally.failed else 0

@@ -1,0 +1,53 @@
+"""`geoseg predict-dir`: a folder of pictures in, COCO results out."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from geoseg.cli import options
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+_PATH: Callable[..., Any] = click.Path
+
+
+@click.command("predict-dir")
+@click.argument("images", type=_PATH(path_type=Path))
+@options.output_option
+@click.option(
+    "--coco",
+    type=_PATH(path_type=Path),
+    metavar="FILE",
+    help="COCO document that says which images there are and their ids [numbers in file names].",
+)
+@options.model_options
+@click.option(
+    "--score", "model__score", type=float, help="Least score of a detection, 0 to 1 [0.05]."
+)
+@options.config_options
+def command(images: Path, output: Path, coco: Path | None, **parameters: Any) -> int:
+    """Run the model over a folder of IMAGES; write predictions as .json.
+
+    The file is the crowdAI mapping challenge's submission: a list of image_id, category_id, score,
+    segmentation (run-length encoding) and bbox, at most 100 an image. Every image is predicted, of
+    whatever size; those that cannot be read are listed, with exit code 3.
+    """
+    from geoseg.data.cocofile import JSON_SUFFIXES
+    from geoseg.stages.staging import check_new_file
+
+    with options.wrong_use():
+        check_new_file(output, JSON_SUFFIXES)
+
+    from geoseg.stages.predict_dir import LEAST_SCORE, predict_dir
+
+    config = options.make_config(parameters, defaults={"model.score": LEAST_SCORE})
+
+    from geoseg.cli.report import TerminalProgress, finish
+
+    with TerminalProgress() as progress:
+        tally = predict_dir(images, output, config.model, coco=coco, progress=progress)
+    return finish(tally, [output], as_json=parameters["as_json"])

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING
+
+import geopandas as gpd
+import numpy as np
+import pytest
+from PIL import Image
+from shapely.geometry import box
+
+from geoseg.chips import plan_chips
+from geoseg.cli import main
+from geoseg.coco import coco_annotations, coco_document, coco_images
+from geoseg.data.manifest import Manifest, SplitChoice, write_manifest
+from geoseg.evaluate.report import Section, write_report
+from geoseg.testing import ids_to_rgb, make_town, write_town
+from tests.cli_support import ORACLE, assert_one_line, call, succeed
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+TOWN = make_town(size_px=540, seed=11)
+
+
+@pytest.fixture(scope="module")
+def chips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Write a town's painted chips with their annotations."""
+    root = tmp_path_factory.mktemp("chips")
+    (root / "images").mkdir()
+    plan = plan_chips("town", TOWN.grid)
+    painted = ids_to_rgb(TOWN.ids)
+    names = [f"{i:012d}.png" for i in range(1, len(plan) + 1)]
+    for name, chip in zip(names, plan, strict=True):
+        w = chip.window
+        part = painted[w.row_off : w.row_stop, w.col_off : w.col_stop]
+        Image.fromarray(part).save(root / "images" / name)
+    annotations = coco_annotations(TOWN.truth, plan, TOWN.grid)
+    document = coco_document(coco_images(plan, names), annotations)
+    (root / "annotation.json").write_text(json.dumps(document))
+    return root
+
+
+def test_the_oracle_finds_all_that_is_annotated(capsys, chips, tmp_path):
+    page = tmp_path / "report.html"
+    words = (*ORACLE, "--coco", chips / "annotation.json", "--report", page, "--json")
+    found = call(capsys, "evaluate", *words).json
+    assert found["masks"]["ap50"] > 0.97  # slivers at borders may be below the oracle's least size
+    assert found["masks"]["challenge_ar50"] > 0.97
+    assert found["mistakes at score 0.5"]["truth"]["merged"] == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.count("data:image/png;base64,") >= 8
+    assert "http" not in text.replace("http-equiv", "")
+
+
+def test_results_on_disk_have_the_figures_of_the_model(capsys, chips, tmp_path):
+    results = tmp_path / "predictions.json"
+    assert call(capsys, "predict-dir", chips / "images", "-o", results, *ORACLE).code == 0
+    document = chips / "annotation.json"
+    stored = call(capsys, "evaluate", "--results", results, "--coco", document, "--json").json
+    direct = call(capsys, "evaluate", *ORACLE, "--coco", document, "--json").json
+    assert stored["masks"] == pytest.approx(direct["masks"], nan_ok=True)
+
+
+def test_a_manifest_chooses_what_counts(capsys, chips, tmp_path):
+    choice = SplitChoice(kept=(f"{1:012d}.png",))
+    write_manifest(tmp_path / "m.json", Manifest(splits={"val": choice}))
+    words = ("--coco", chips / "annotation.json", "--manifest", tmp_path / "m.json", "--json")
+    assert call(capsys, "evaluate", *ORACLE, *words).json["masks"]["n_images"] == 1
+
+
+def test_a_chip_that_cannot_be_read_is_named(capsys, chips, tmp_path):
+    images = tmp_path / "images"
+    images.mkdir()
+    for path in sorted((chips / "images").iterdir())[1:]:
+        (images / path.name).write_bytes(path.read_bytes())
+    words = ("--coco", chips / "annotation.json", "--images", images)
+    done = call(capsys, "evaluate", *ORACLE, *words)
+    assert done.code == 3
+    assert "000000000001.png failed" in done.err
+
+
+@pytest.fixture(scope="module")
+def footprints(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """Map a painted town and return the map and the truth."""
+    folder = tmp_path_factory.mktemp("map")
+    files = write_town(TOWN, folder)
+    with pytest.raises(SystemExit):
+        main(["run", str(files.ids), "-o", str(folder / "out.parquet"), *ORACLE])
+    return folder / "out.parquet", files.truth
+
+
+def test_a_map_is_measured_seams_included(capsys, footprints, tmp_path):
+    path, truth = footprints
+    page = tmp_path / "map.html"
+    words = ("--footprints", path, "--truth", truth, "--report", page)
+    found = succeed(capsys, "evaluate", *words, "--json").json
+    assert found["match"]["f1@.5"] == 1
+    assert found["shape"]["boundary_iou"] > 0.7
+    assert found["shape"]["rotation_error_deg"] < 3
+    assert found["seams"]["gap"] == 0
+    assert found["seams"]["n_crossing"] > 5
+    assert page.read_text(encoding="utf-8").count("data:image/png") == 2
+    table = succeed(capsys, "evaluate", "--footprints", path, "--truth", truth).out
+    assert "boundary_iou: 0." in table
+
+
+def test_only_what_lies_within_counts(capsys, footprints, tmp_path):
+    path, truth = footprints
+    left, bottom, right, top = TOWN.grid.bounds
+    west = gpd.GeoDataFrame(
+        geometry=[box(left, bottom, (left + right) / 2, top)], crs=TOWN.grid.crs
+    )
+    west.to_file(tmp_path / "west.gpkg")
+    words = ("--footprints", path, "--truth", truth, "--within", tmp_path / "west.gpkg", "--json")
+    found = succeed(capsys, "evaluate", *words).json
+    whole = len(TOWN.truth)
+    assert 0.2 * whole < found["match"]["n_truth"] < 0.8 * whole
+    assert found["match"]["f1@.5"] > 0.97
+
+
+@pytest.mark.parametrize(
+    ("words", "needle"),
+    [
+        ((), "give either --footprints with --truth, or --coco"),
+        (("--footprints", "a.parquet"), "--footprints needs --truth"),
+        (("--footprints", "a.parquet", "--coco", "b.json"), "give either"),
+        (("--coco", "b.json", "--truth", "t.geojson"), "go with --footprints"),
+        (("--coco", "/no/such.json"), "check the path"),
+        (("--footprints", "/no/such.parquet", "--truth", "t.geojson"), "such.parquet"),
+    ],
+)
+def test_wrong_use_is_one_line(capsys, words, needle):
+    done = call(capsys, "evaluate", *words)
+    assert done.code == 2
+    assert_one_line(done, needle)
+
+
+def test_what_comes_from_files_is_escaped(tmp_path):
+    hostile = "<script>alert('x')</script>"
+    section = Section(title=hostile, note=hostile, table={hostile: hostile, "nan": float("nan")},
+                      pictures=[(hostile, b"png")])  # fmt: skip
+    write_report(tmp_path / "p.html", hostile, [section])
+    text = (tmp_path / "p.html").read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert "&lt;script&gt;" in text
+    assert np.count_nonzero([c == "\n" for c in text]) == 1
