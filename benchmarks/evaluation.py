@@ -32,18 +32,19 @@ def evaluation(folder: Path, *, n_chips: int = N_CHIPS) -> list[Row]:
 
     Truth and results are quadrilaterals, the found ones with moved corners, given as columns; each
     backend runs in a process of its own on one core. Seconds and peak memory count all of it:
-    making the inputs, rasterising, matching, the figures.
+    making the inputs, rasterising, matching, the figures. CPU seconds are judged, as they do not
+    depend on who else uses the machine.
     """
     rows = []
     for backend in ("pycocotools", "faster-coco-eval"):
         done = _probe(backend, n_chips)
         name = f"{n_chips} chips, {PER_CHIP} objects each, {backend}"
-        note = f"{done['figures_s']:.0f} s of them the figures; AP {done['ap']:.3f}"
+        note = f"{done['wall_s']:.0f} s by the clock; AP {done['ap']:.3f}"
         rows += [
             Row(
                 benchmark="evaluation",
-                name=f"seconds, {name}",
-                value=round(done["total_s"], 1),
+                name=f"CPU seconds, {name}",
+                value=round(done["cpu_s"], 1),
                 unit="s",
                 **at_most(MOST_SECONDS),
                 note=note,
@@ -118,12 +119,10 @@ def main() -> None:
     started = time.perf_counter()
     truth = synthetic(n_chips, seed=1)
     found = synthetic(n_chips, seed=1, jitter_px=2.0, scored=True)
-    made = time.perf_counter()
     figures = coco_figures(truth, found, backend=backend)  # type: ignore[arg-type] # a choice
-    ended = time.perf_counter()
     values = {
-        "total_s": ended - started,
-        "figures_s": ended - made,
+        "cpu_s": time.process_time(),
+        "wall_s": time.perf_counter() - started,
         "peak_bytes": peak_bytes(),
         "ap": figures.ap,
         "ap50": figures.ap50,

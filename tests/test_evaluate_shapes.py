@@ -170,7 +170,8 @@ def test_a_seam_that_costs_shows_as_a_gap():
     assert found.gap == pytest.approx(2 / 3 - 1)
     halves = [px(280, 400, 300, 440), px(300, 400, 340, 440)]
     torn = seam_gap(frame(*inside, crossing[0], *halves), truth, chips=CHIPS, grid=GRID)
-    assert torn.f1_crossing == pytest.approx(1.0)  # one half has IoU 2/3
+    assert torn.f1_crossing == pytest.approx(4 / 5)  # one half has IoU 2/3, the other is too many
+    assert torn.f1_inside == 1
 
 
 def test_no_chips_are_refused():

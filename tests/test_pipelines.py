@@ -6,10 +6,12 @@ import importlib.util
 from pathlib import Path
 
 import geopandas as gpd
+import numpy as np
 import pytest
 from PIL import Image
 
 from geoseg.testing import make_town, write_town
+from tests.test_stages_train import crowdai
 
 PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
 ORACLE = "model.name=geoseg.testing:oracle"
@@ -93,3 +95,36 @@ def test_footprints_refuses_scenes_of_one_name_and_bad_options(tmp_path, capsys)
     assert stop.value.code == 2
     assert footprints.main(["x.tif", "-o", str(tmp_path), "--set", "model.scroe=1"]) == 2
     assert "scroe" in capsys.readouterr().err
+
+
+def test_crowdai_is_cleaned_trained_on_measured_and_described(tmp_path, capsys):
+    root, out = crowdai(tmp_path / "data"), tmp_path / "out"
+    rng = np.random.default_rng(0)
+    for path in sorted((root / "train" / "images").iterdir())[1:]:  # the first one leaks
+        pixels = rng.integers(0, 255, (12, 12, 3)).astype(np.uint8)
+        Image.fromarray(pixels).resize((96, 96)).save(path)
+    quick = [
+        "network.init=random",
+        "network.rois=16",
+        "network.proposals=50",
+        "loop.steps=1",
+        "loop.batch_size=1",
+        "loop.device=cpu",
+        "data.size_px=96",
+        "data.loaders=0",
+    ]
+    words = [str(root), "-o", str(out), *(word for q in quick for word in ("--set", q))]
+
+    assert pipeline("train_crowdai").main(words) == 0
+
+    text = capsys.readouterr().out
+    assert "7 different chips; of val, 1 are in train" in text
+    card = (out / "run" / "model.md").read_text()
+    assert "| official val |" in card
+    assert "| clean val |" in card
+    assert (out / "official-val.html").exists()
+
+
+def test_crowdai_that_is_not_there_is_one_line(tmp_path, capsys):
+    assert pipeline("train_crowdai").main([str(tmp_path), "-o", str(tmp_path / "out")]) == 1
+    assert "no annotations of split 'train'" in capsys.readouterr().err

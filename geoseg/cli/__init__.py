@@ -37,6 +37,7 @@ VERBS = {
     "evaluate": "Score a model on annotated chips, or footprints against outlines.",
     "data": "Check, clean, measure and convert annotated chips.",
     "train": "Train a network on chips, or on scenes with outlines.",
+    "sweep": "Train over a grid of options and compare.",
     "import-weights": "Turn pickled weights into safetensors, safely.",
 }
 EXIT_USAGE = 2

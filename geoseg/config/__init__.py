@@ -6,6 +6,7 @@ from geoseg.config.load import (
     dump_config,
     load_config,
     load_train_config,
+    read_yaml,
 )
 from geoseg.config.options import (
     MAX_BATCH_SIZE,
@@ -28,4 +29,5 @@ __all__ = [
     "dump_config",
     "load_config",
     "load_train_config",
+    "read_yaml",
 ]

@@ -92,7 +92,7 @@ def _load(
     assignments: Iterable[str] = (),
     options: dict[str, Any] | None = None,
 ) -> C:
-    tree = _read(Path(path)) if path is not None else {}
+    tree = read_yaml(Path(path)) if path is not None else {}
     for key, value in (defaults or {}).items():
         _put(tree, key, value, over=False)
     for assignment in assignments:
@@ -106,7 +106,13 @@ def _load(
     return _validated(kind, tree)
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping; empty where the file is.
+
+    Raises:
+        InputNotFoundError: There is no such file.
+        ConfigError: It is too large, no YAML or no mapping.
+    """
     if not path.is_file():
         raise InputNotFoundError(f"no config file {path}: check the path")
     if path.stat().st_size > MAX_CONFIG_BYTES:

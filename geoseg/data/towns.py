@@ -26,6 +26,8 @@ TOWN_GSD_M = 0.3
 TOWN_GSD_RANGE_M = (0.24, 0.45)  # finer would only enlarge what was painted at 0.3
 FIRST_SEED = 100_000
 """Seeds from here on are for training; those below belong to tests, demos and benchmarks."""
+FIRST_VAL_SEED = 90_000
+"""Seeds from here on, up to `FIRST_SEED`, are for validation."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

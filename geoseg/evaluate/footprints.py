@@ -18,6 +18,8 @@ import shapely
 from geoseg.errors import ConfigError, VectorError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     Ints = NDArray[np.int64]
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 IOU_LEVELS = (0.5, 0.75, 0.95)
+AP_LEVELS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 RECALL_POINTS = np.linspace(0, 1, 101)  # COCO's, for interpolated precision
 _EPSILON = 1e-9  # areas of intersections carry rounding errors of about this share
 _POLYGONAL = (3, 6)  # shapely type ids of Polygon and MultiPolygon
@@ -201,6 +204,38 @@ def evaluate_footprints(
         ap50=ap50,
         mean_iou=_ratio(float(loose.iou.sum()), len(loose)),
         area_ratio=_ratio(pred_area, truth_area),
+    )
+
+
+def mean_average_precision(
+    pred: gpd.GeoDataFrame,
+    truth: gpd.GeoDataFrame,
+    *,
+    quality: Callable[[Shapes, Shapes], Floats] | None = None,
+) -> float:
+    """Return COCO's AP of a map, the mean over IoU .50 to .95; NaN without scores or truth.
+
+    Args:
+        pred: Footprints in any CRS; `score` ranks them.
+        truth: Outlines in any CRS.
+        quality: Says in [0, 1] how well paired polygons in the metric frame agree; a match then
+            needs both this and the IoU to reach the level.
+
+    Raises:
+        VectorError: A side has no CRS.
+    """
+    pred_side, truth_side = _sides(pred, truth, within=None)
+    pairs = _overlaps(pred_side, truth_side)
+    near = np.flatnonzero(pairs.iou >= AP_LEVELS[0] - _EPSILON)
+    p, t, worth = pairs.pred[near], pairs.truth[near], pairs.iou[near]
+    if quality is not None:
+        worth = np.minimum(worth, quality(pred_side.shapes[p], truth_side.shapes[t]))
+    scores = np.zeros(len(p)) if pred_side.scores is None else pred_side.scores[p]
+    order = np.lexsort((t, p, -worth, -scores))
+    ranked = _Pairs(pred=p[order], truth=t[order], iou=worth[order])
+    n_truth = len(truth_side.rows)
+    return float(
+        np.mean([_ranked(pred_side, _match(ranked, iou), n_truth)[2] for iou in AP_LEVELS])
     )
 
 

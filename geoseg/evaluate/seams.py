@@ -43,8 +43,9 @@ def seam_gap(
 ) -> SeamGap:
     """Compare buildings on chip borders with those inside.
 
-    A building crosses when a border of any chip inside the scene runs through it; a footprint that
-    matches none counts with the side its own outline is on.
+    A building crosses when it comes within a pixel of a border of any chip inside the scene: the
+    halves of one that was torn there end at the border. A footprint that matches none counts with
+    the side its own outline is on.
 
     Args:
         pred: Footprints in any CRS.
@@ -60,8 +61,10 @@ def seam_gap(
         raise ConfigError("chips must be how the scene was cut, got none")
     borders = chip_borders(chips, grid)
     shapely.prepare(borders)
+    pixel = float(np.hypot(grid.transform.a, grid.transform.d))
     crosses = [
-        shapely.crosses(borders, f.geometry.to_crs(grid.crs).to_numpy()) for f in (pred, truth)
+        shapely.dwithin(borders, f.geometry.to_crs(grid.crs).to_numpy(), pixel)
+        for f in (pred, truth)
     ]
     matches = match_footprints(pred, truth)
     free = np.ones(len(pred), bool)

@@ -12,7 +12,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import shapely
 
-from geoseg.evaluate.footprints import match_footprints, metric_shapes
+from geoseg.evaluate.footprints import (
+    match_footprints,
+    mean_average_precision,
+    metric_shapes,
+)
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -38,8 +42,11 @@ class ShapeMeasures:
     n_pairs: int
     boundary_iou: float
     """IoU of the bands inside the outlines (Cheng et al. 2021, arXiv 2103.16562)."""
+    boundary_ap: float
+    """COCO's AP, IoU and boundary IoU both reaching each level (Cheng et al. 2021, section 5); NaN
+    without scores."""
     boundary_f1: float
-    """F1 over all footprints, mean over boundary IoU .50 to .95: their boundary AP, for maps."""
+    """F1 over all footprints, mean over boundary IoU .50 to .95: without scores, too."""
     c_iou: float
     """IoU times 1 - |n - m| / (n + m) of the numbers of corners (Zorzi et al. 2022, PolyWorld,
     arXiv 2111.15491)."""
@@ -88,6 +95,7 @@ def measure_shapes(pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> ShapeMeas
     return ShapeMeasures(
         n_pairs=len(matches),
         boundary_iou=_mean(bands),
+        boundary_ap=mean_average_precision(pred, truth, quality=boundary_ious),
         boundary_f1=float((2 * hits / sides).mean()) if sides else float("nan"),
         c_iou=_mean(
             matches.iou * (1 - np.abs(corners[0] - corners[1]) / (corners[0] + corners[1]))
@@ -108,16 +116,25 @@ def n_corners(shapes: Shapes) -> Floats:
     return np.asarray(np.bincount(owner, weights=counts, minlength=len(shapes)), float)
 
 
-def boundary_ious(pred: Shapes, truth: Shapes) -> Floats:
+def boundary_ious(pred: Shapes, truth: Shapes, *, band_m: float | None = None) -> Floats:
     """Return IoU (N,) of the bands along the inside of paired outlines.
 
-    The band of each pair is `BOUNDARY_SHARE` of the diagonal of the truth's box wide, at least
-    0.3 m. (Cheng et al. 2021, equation 2.)
+    (Cheng et al. 2021, equation 2; corners of the band are mitred, as square kernels make them.)
+
+    Args:
+        pred: (N,) in a metric frame.
+        truth: (N,) in the same.
+        band_m: Width of the bands; None takes `BOUNDARY_SHARE` of the diagonal of the truth's box,
+            at least 0.3 m.
     """
     bounds = shapely.bounds(truth).reshape(-1, 4)
     diagonal = np.hypot(bounds[:, 2] - bounds[:, 0], bounds[:, 3] - bounds[:, 1])
     width = np.maximum(BOUNDARY_SHARE * diagonal, LEAST_BAND_M)
-    one, other = (shapely.difference(s, shapely.buffer(s, -width)) for s in (pred, truth))
+    if band_m is not None:
+        width = np.full(len(truth), band_m)
+    one, other = (
+        shapely.difference(s, shapely.buffer(s, -width, join_style="mitre")) for s in (pred, truth)
+    )
     shared = shapely.area(shapely.intersection(one, other))
     union = shapely.area(one) + shapely.area(other) - shared
     return np.asarray(np.minimum(shared / union, 1), float)

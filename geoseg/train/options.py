@@ -48,6 +48,8 @@ class DataOptions:
     """Synthetic towns to train on, each from another seed."""
     towns_weight: float = 1.0
     """Share of samples from the towns, in the unit of the scenes' weights."""
+    val_towns: int = 0
+    """Synthetic towns to check against, none of them trained on."""
     size_px: int = 300
     """Side of a chip."""
     gsd_range_m: tuple[float, float] | None = (0.13, 0.4)
@@ -70,6 +72,7 @@ class DataOptions:
     def __post_init__(self) -> None:
         _between("loaders", self.loaders, 0, 64)
         _between("towns", self.towns, 0, 1000)
+        _between("val_towns", self.val_towns, 0, 1000)
         _between("val_limit", self.val_limit, 1, 10**6)
         _between("copy_paste", self.copy_paste, 0, 1)
 

@@ -17,7 +17,7 @@ from geoseg.data.layout import find_split
 from geoseg.data.manifest import read_manifest
 from geoseg.data.samples import Mixture
 from geoseg.data.scenes import LabelledScene, WindowOptions
-from geoseg.data.towns import make_towns
+from geoseg.data.towns import FIRST_VAL_SEED, TOWN_GSD_M, make_towns
 from geoseg.errors import ConfigError
 from geoseg.models import BUILDING
 
@@ -86,6 +86,8 @@ def validation_set(options: DataOptions) -> list[Check]:
             checks += [
                 Check(group=group, cut=partial(scene.cut, place)) for place in scene.tiles(gsd_m)
             ]
+    for town in make_towns(options.val_towns, options=windows, first_seed=FIRST_VAL_SEED):
+        checks += [Check(group="towns", cut=partial(town.cut, p)) for p in town.tiles(TOWN_GSD_M)]
     if options.root is not None:
         chips = _split(options, "val")
         checks += [Check(group="val", cut=partial(_chip, chips, i)) for i in range(len(chips))]

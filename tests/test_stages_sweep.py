@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import pytest
+
+from geoseg.config import load_train_config
+from geoseg.errors import ConfigError, GeosegError, InputNotFoundError
+from geoseg.stages.sweep import PLOT_FILE, TABLE_FILE, read_grid, sweep
+from geoseg.stages.train import WEIGHTS_FILE
+from tests.test_house import ROOT
+from tests.test_stages_train import crowdai
+
+QUICK = ("data.size_px=96", "data.loaders=0", "network.init=random", "network.rois=16",
+         "network.proposals=50", "loop.steps=1", "loop.batch_size=1", "loop.device=cpu",
+         "loop.precision=fp32")  # fmt: skip
+
+
+def test_each_point_is_trained_once_and_compared(tmp_path):
+    root = crowdai(tmp_path / "data")
+    words = (*QUICK, f"data.root={root}")
+    grid = {"optim.lr": [1e-4, 1e-3], "data.augment": ["none", "flips"]}
+    runs = sweep(grid, tmp_path / "sweep", assignments=words)
+    assert len(runs) == 4
+    assert {run.values["optim.lr"] for run in runs} == {1e-4, 1e-3}
+    assert [run.ap for run in runs] == sorted((run.ap for run in runs), reverse=True)
+    rows = (tmp_path / "sweep" / TABLE_FILE).read_text().splitlines()
+    assert rows[0] == "run,optim.lr,data.augment,ap"
+    assert len(rows) == 5
+    assert (tmp_path / "sweep" / PLOT_FILE).stat().st_size > 3000
+    weights = [tmp_path / "sweep" / run.name / WEIGHTS_FILE for run in runs]
+    before = [path.read_bytes() for path in weights]
+    again = sweep(grid, tmp_path / "sweep", assignments=words)
+    assert [run.name for run in again] == [run.name for run in runs]
+    assert [path.read_bytes() for path in weights] == before
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "optim.lr: 3", "lr: [1]", "optim.lr: []", "- 1", "a.b: [1]\nc.d: [" + "1," * 2000 + "]"],
+)
+def test_what_is_no_grid_is_refused(tmp_path, text):
+    path = tmp_path / "grid.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError):
+        read_grid(path)
+
+
+def test_an_option_that_is_none_stops_before_training(tmp_path):
+    with pytest.raises(ConfigError, match=r"optim.speed"):
+        sweep({"optim.speed": [1]}, tmp_path / "sweep", assignments=QUICK)
+    with pytest.raises(InputNotFoundError):
+        read_grid(tmp_path / "none.yaml")
+
+
+RECIPES = sorted(set((ROOT / "configs").glob("*.yaml")) - {
+    ROOT / "configs" / "footprints.yaml", ROOT / "configs" / "sweep.yaml"})  # fmt: skip
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipes_hold_only_known_options(path):
+    config = load_train_config(path)
+    assert config.about.name != "model"
+    assert "nobody" not in path.read_text()
+
+
+def test_the_grid_that_comes_along_is_one():
+    assert read_grid(ROOT / "configs" / "sweep.yaml")
+    assert issubclass(ConfigError, GeosegError)
