@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.cold import cold
+from benchmarks.data import dedupe, loading
 from benchmarks.efficiency import efficiency
+from benchmarks.evaluation import evaluation
 from benchmarks.exactness import exactness
 from benchmarks.memory import memory
 from benchmarks.peers import peers
 from benchmarks.real import real
 from benchmarks.report import as_page, as_table, describe_machine, write_json
 from benchmarks.stitching import stitching
+from benchmarks.training import training
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -31,6 +34,10 @@ BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "stitching": stitching,
     "cold": cold,
     "real": real,
+    "training": training,
+    "evaluation": evaluation,
+    "loading": loading,
+    "dedupe": dedupe,
 }
 
 

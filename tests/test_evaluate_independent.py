@@ -109,8 +109,8 @@ def test_a_backend_that_is_missing_says_how_to_get_it(monkeypatch):
 @given(boxes, st.integers(-3, 3), st.integers(-3, 3), st.integers(1, 6))
 def test_boundary_iou_is_that_of_eroded_masks(edges, dx, dy, band):
     """faster-coco-eval erodes pixels with a square kernel; outlines on pixel edges say the same."""
-    from faster_coco_eval import COCO as FasterCOCO  # noqa: N811
-    from faster_coco_eval import COCOeval_faster
+    from faster_coco_eval import COCO as FasterCOCO  # noqa: N811, PLC0415 - optional; their name
+    from faster_coco_eval import COCOeval_faster  # noqa: PLC0415 - optional
 
     moved = tuple(np.clip(np.add(edges, [dx, dy, dx, dy]), 0, 100).tolist())
     sides = annotated([[edges]]), annotated([[moved]], [[0.9]])

@@ -16,8 +16,15 @@ _PATH: Callable[..., Any] = click.Path
 
 
 @click.command("predict-dir")
-@click.argument("images", type=_PATH(path_type=Path))
-@options.output_option
+@click.argument("images", type=_PATH(path_type=Path), envvar="CROWDAI_TEST_IMAGES_PATH")
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=_PATH(path_type=Path),
+    envvar="CROWDAI_PREDICTIONS_OUTPUT_PATH",
+    help="The file to write.",
+)
 @click.option(
     "--coco",
     type=_PATH(path_type=Path),
@@ -34,7 +41,8 @@ def command(images: Path, output: Path, coco: Path | None, **parameters: Any) ->
 
     The file is the crowdAI mapping challenge's submission: a list of image_id, category_id, score,
     segmentation (run-length encoding) and bbox, at most 100 an image. Every image is predicted, of
-    whatever size; those that cannot be read are listed, with exit code 3.
+    whatever size; those that cannot be read are listed, with exit code 3. Where they are not given,
+    IMAGES and the output come from CROWDAI_TEST_IMAGES_PATH and CROWDAI_PREDICTIONS_OUTPUT_PATH.
     """
     from geoseg.data.cocofile import JSON_SUFFIXES
     from geoseg.stages.staging import check_new_file

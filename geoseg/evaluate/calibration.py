@@ -54,8 +54,8 @@ def calibration(
         ConfigError: The lengths differ, or there is no bin.
 
     Example:
-        >>> calibration(np.array([0.9, 0.9]), np.array([True, False])).error.round(3)
-        np.float64(0.4)
+        >>> round(calibration(np.array([0.9, 0.9]), np.array([True, False])).error, 3)
+        0.4
     """
     if len(scores) != len(right) or bins < 1:
         raise ConfigError(f"right must be one per score ({len(scores)}), got {len(right)}")

@@ -121,6 +121,7 @@ def overlap_plot(chip: ChipMistakes) -> bytes:
         shown = chip.overlaps[:CELLS_SHOWN, :CELLS_SHOWN]
         picture = axes.imshow(shown, cmap="Blues", vmin=0, vmax=1, aspect="auto")
         axes.set(xlabel="detections, best score first", ylabel="objects")
+        axes.locator_params(integer=True)
         axes.figure.colorbar(picture, label="IoU")
 
     return _drawn(draw)

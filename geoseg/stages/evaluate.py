@@ -19,6 +19,7 @@ from geoseg.data.manifest import read_manifest
 from geoseg.errors import ConfigError, GeosegError
 from geoseg.evaluate import coco_figures, evaluate_footprints, match_footprints
 from geoseg.evaluate.calibration import calibration
+from geoseg.evaluate.classes import in_classes_of
 from geoseg.evaluate.coco_figures import RECALL_LEVELS
 from geoseg.evaluate.footprints import metric_shapes
 from geoseg.evaluate.mistakes import find_mistakes
@@ -64,6 +65,9 @@ class ChipEvaluation:
     figures: CocoFigures
     boxes: CocoFigures
     mistakes: Mistakes
+    """At the score threshold asked for."""
+    every: Mistakes
+    """With every detection, whatever its score."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures by name, for tables and JSON."""
@@ -129,7 +133,7 @@ def evaluate_model(
         shape_hw = found.window.height, found.window.width
         collector.add_detections(picture.name, shape_hw, found, image_id=picture.image_id)
     tally.check()
-    return collector.finish()
+    return in_classes_of(truth, collector.finish())
 
 
 def evaluate_chips(
@@ -145,12 +149,14 @@ def evaluate_chips(
     Raises:
         ConfigError: They do not go together.
     """
+    every = find_mistakes(truth, results, score=0.0)
     return ChipEvaluation(
         truth=truth,
         results=results,
         figures=coco_figures(truth, results),
         boxes=coco_figures(truth, results, kind="bbox"),
-        mistakes=find_mistakes(truth, results, score=score),
+        mistakes=every.above(score),
+        every=every,
     )
 
 
@@ -192,9 +198,9 @@ def report_chips(path: Path, found: ChipEvaluation, *, images: Path | None) -> N
         OutputError: The page cannot be written.
     """
     mistakes, worst = found.mistakes, found.mistakes.worst(PICTURES)
-    every = find_mistakes(found.truth, found.results, score=0.0)
-    right = np.array([k == "matched" for c in every.chips for k in c.found], bool)
-    scores = np.concatenate([c.scores for c in every.chips] or [np.zeros(0, np.float32)])
+    every = found.every.chips
+    right = np.concatenate([c.right for c in every] or [np.zeros(0, bool)])
+    scores = np.concatenate([c.scores for c in every] or [np.zeros(0, np.float32)])
     meaning = calibration(scores, right)
     sections = [
         Section(title="Masks and boxes", note="COCO's figures; the challenge's are at IoU .50.",
@@ -205,7 +211,8 @@ def report_chips(path: Path, found: ChipEvaluation, *, images: Path | None) -> N
         Section(title="Mistakes", note=f"Detections of score {mistakes.score:g} or more.",
                 table={f"{side}: {kind}": n for side, kinds in mistakes.totals().items()
                        for kind, n in kinds.items()}),
-        Section(title="Scores", note=f"Expected calibration error {meaning.error:.3f}.",
+        Section(title="Scores", note=f"Expected calibration error {meaning.error:.3f}. "
+                f"F1 is highest with detections of score {found.every.best_score():.3f} or more.",
                 pictures=[("Score and share that is right", calibration_plot(meaning)),
                           ("Scores", histogram(scores, "score"))]),
     ]  # fmt: skip

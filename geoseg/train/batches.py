@@ -104,7 +104,7 @@ def batches(
         num_workers=loaders,
         prefetch_factor=PREFETCH_BATCHES if loaders else None,
         worker_init_fn=_quiet_worker,
-        multiprocessing_context="forkserver" if loaders else None,
+        multiprocessing_context="spawn" if loaders else None,  # dies with this process, however
         collate_fn=_as_it_is,
         generator=torch.Generator(),  # the network's must not notice when a loader begins
     )
