@@ -15,10 +15,13 @@ from benchmarks import __main__ as program
 from benchmarks import efficiency, peers, real, stitching
 from benchmarks.clock import Times, interleave
 from benchmarks.cold import cold
+from benchmarks.data import dedupe, loading
+from benchmarks.evaluation import evaluation
 from benchmarks.exactness import exactness, painted_outlines
 from benchmarks.memory import memory
 from benchmarks.report import as_page, as_table, describe_machine
 from benchmarks.rows import Row, at_least, at_most
+from benchmarks.training import training
 from geoseg.testing import make_town
 
 KEYS = ["benchmark", "name", "value", "unit", "target", "met", "note"]
@@ -128,3 +131,19 @@ def test_page_explains_each_benchmark_in_its_own_words():
     page = as_page(rows, describe_machine(), program.BENCHMARKS)
     assert "Measure whole processes" in page
     assert as_table(rows) in page
+
+
+def test_loading_and_dedupe_run(tmp_path):
+    check_rows(loading(tmp_path, n_chips=50), "loading")
+    rows = dedupe(tmp_path, n_towns=1)
+    check_rows(rows, "dedupe")
+    assert all(row.met for row in rows if row.comparison == "==")
+
+
+def test_evaluation_runs(tmp_path):
+    check_rows(evaluation(tmp_path, n_chips=20), "evaluation")
+
+
+@pytest.mark.slow
+def test_training_runs(tmp_path):
+    check_rows(training(tmp_path, steps=1), "training")

@@ -164,3 +164,12 @@ def test_chips_do_not_touch_each_other(pairs):
     assert sum(totals["found"].values()) == sum(map(len, found))
     for kind in FOUND_KINDS:
         assert totals["found"][kind] == sum(c.found.count(kind) for c in alone)
+
+
+def test_of_equal_overlaps_the_last_object_is_taken_as_coco_does():
+    """One mask over two equal halves has IoU .5 with both; the next one gets what is left."""
+    one, other, both = (0, 0, 10, 10), (10, 0, 20, 10), (0, 0, 20, 10)
+    for truth in ([one, other], [other, one]):
+        for second in (one, other):
+            chip = judge(truth, [both, second])
+            assert [k == "matched" for k in chip.found] == coco_matches(truth, [both, second])

@@ -253,3 +253,61 @@ def test_too_large_or_missing_pictures_are_read_errors(tmp_path, monkeypatch):
     with pytest.raises(InputNotFoundError, match="no folder"):
         list_pictures(tmp_path / "nowhere")
     assert Picture(path=tmp_path / "1.png", image_id=1).name == "1.png"
+
+
+@pytest.mark.parametrize("count", [3, 4, 5, 6, 15, 16, 17, 18, 40])
+def test_no_picture_is_lost_where_reading_ahead_ends(tmp_path, count):
+    for k in range(count):
+        Image.fromarray(ids_to_rgb(np.full((8, 8), 5, np.int32))).save(tmp_path / f"{k:03d}.png")
+    tally = predict_dir(tmp_path, tmp_path / "out.json", SEES)
+    found = [r["image_id"] for r in json.loads((tmp_path / "out.json").read_text())]
+    assert found == list(range(count))
+    assert tally.chips == tally.inferred == count
+
+
+def test_batches_are_bounded_by_their_pixels(tmp_path, monkeypatch):
+    for k in range(5):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{k}.png")
+    listed, _ = list_pictures(tmp_path)
+    for most, sizes in ((200, [3, 2]), (64, [1] * 5), (10, [1] * 5)):
+        monkeypatch.setattr("geoseg.stages.pictures.MAX_BATCH_PX", most)
+        batches = picture_batches(listed, batch_size=4, on_error=lambda *_: None)
+        assert [len(group) for group, _ in batches] == sizes
+
+
+def test_reading_does_not_run_far_ahead(tmp_path, monkeypatch):
+    for k in range(60):
+        Image.new("RGB", (8, 8)).save(tmp_path / f"{k:02d}.png")
+    begun = []
+    monkeypatch.setattr(
+        "geoseg.stages.pictures.read_picture", lambda p: begun.append(p) or read_picture(p)
+    )
+    batches = picture_batches(list_pictures(tmp_path)[0], batch_size=2, on_error=lambda *_: None)
+    next(batches)
+    assert len(begun) <= 10
+    batches.close()
+
+
+def test_pictures_that_pillow_warns_of_end_no_run(tmp_path):
+    """Pillow warns of 90 million pixels, and warnings are errors here."""
+    Image.new("RGB", (8, 8)).save(tmp_path / "1.png")
+    Image.new("1", (10_000, 9_000)).save(tmp_path / "2.png")
+    tally = predict_dir(tmp_path, tmp_path / "out.json", SEES)
+    assert [name for name, _ in tally.failed] == ["2.png"]
+
+
+def test_hidden_files_are_no_pictures(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "4.png")
+    (tmp_path / "._4.png").write_bytes(b"of a file system")
+    pictures, blame = list_pictures(tmp_path)
+    assert blame is None
+    assert [p.image_id for p in pictures] == [4]
+
+
+def test_the_challenges_environment_says_where(images, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("CROWDAI_TEST_IMAGES_PATH", str(images))
+    monkeypatch.setenv("CROWDAI_PREDICTIONS_OUTPUT_PATH", str(tmp_path / "env.json"))
+    succeed(capsys, "predict-dir", *ORACLE)
+    assert (tmp_path / "env.json").is_file()
+    succeed(capsys, "predict-dir", images, "-o", tmp_path / "word.json", *ORACLE)
+    assert (tmp_path / "word.json").read_text() == (tmp_path / "env.json").read_text()

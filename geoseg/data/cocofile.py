@@ -7,7 +7,9 @@ malformed is named by file and record. Must not import torch.
 
 from __future__ import annotations
 
+import gc
 import math
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import msgspec
@@ -84,15 +86,17 @@ def read_coco(path: Path, *, findings: list[Finding] | None = None) -> Annotatio
         FormatError: It is too large, no JSON, no COCO, or a record is malformed; the message names
             the file and the record.
     """
-    tell = _teller(path, findings)
-    document = _decode(path, _Document, "a COCO document")
-    images = _images(document.images, tell)
-    categories, label_of = _categories(document.categories, tell)
-    row_of = {int(v): i for i, v in enumerate(images.ids)}
-    columns = _Columns(images, row_of, label_of, tell)
-    for block in _blocks(document.annotations, tell):
-        columns.add(block)
-    return columns.finish(categories, images)
+    with _without_collector():
+        tell = _teller(path, findings)
+        document = _decode(path, _Document, "a COCO document")
+        images = _images(document.images, tell)
+        categories, label_of = _categories(document.categories, tell)
+        row_of = {int(v): i for i, v in enumerate(images.ids)}
+        columns = _Columns(images, row_of, label_of, tell)
+        for block in _blocks(document.annotations, tell):
+            columns.add(block)
+        del document
+        return columns.finish(categories, images)
 
 
 def read_results(path: Path, truth: Annotations) -> Annotations:
@@ -177,6 +181,18 @@ def result_record(
 
 
 # --- reading -----------------------------------------------------------------------------------
+
+
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Keep the garbage collector from walking millions of records, none of which is in a cycle."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _decode(path: Path, kind: Any, what: str) -> Any:

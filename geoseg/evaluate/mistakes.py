@@ -235,7 +235,7 @@ def _mark_matched(overlaps: NDArray[np.float64], truth: list[str], found: list[s
     free = np.ones(len(truth), bool)
     for f in range(len(found)):
         candidates = np.where(free, overlaps[:, f], 0) if len(truth) else np.zeros(1)
-        best = int(candidates.argmax())
+        best = len(candidates) - 1 - int(candidates[::-1].argmax())  # the last of equals, as COCO
         if candidates[best] >= MATCH_IOU:
             free[best] = False
             truth[best], found[f] = "matched", "matched"

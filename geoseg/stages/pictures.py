@@ -5,6 +5,7 @@ Frame: pixels of each picture. A few pictures are in memory at a time.
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", *TIFF_SUFFIXES)
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
-AHEAD = 16  # pictures read before they are asked for
+AHEAD = 4  # pictures read before they are asked for: the largest are 0.25 GiB each
+MAX_BATCH_PX = 4096 * 4096  # of all pictures of a batch: 5 GiB in the bundled network on a CPU
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,7 +62,7 @@ def list_pictures(folder: Path) -> tuple[list[Picture], str | None]:
     """
     if not folder.is_dir():
         raise InputNotFoundError(f"no folder {folder}: check the path")
-    paths = sorted(p for p in folder.iterdir() if p.suffix.lower() in PICTURE_SUFFIXES)
+    paths = sorted(p for p in folder.iterdir() if _is_picture(p.name))
     if not paths:
         raise InputNotFoundError(
             f"{folder} must hold at least one picture ({', '.join(PICTURE_SUFFIXES)})"
@@ -109,7 +111,11 @@ def read_picture(path: Path) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
             rgba = _rgba(image)
     except FileNotFoundError as error:
         raise ReadError(f"{path}: no such picture") from error
-    except (*UNREADABLE, Image.DecompressionBombError) as error:
+    except (
+        *UNREADABLE,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,  # where warnings are errors; too large all the same
+    ) as error:
         if path.suffix.lower() in TIFF_SUFFIXES and path.is_file():
             return read_chip_image(path)
         reason = " ".join(str(error).split())[:120]
@@ -140,12 +146,27 @@ def picture_batches(
         if isinstance(read, ReadError):
             on_error(picture, read)
             continue
-        if group and (len(group) == batch_size or group[0][1].shape != read[0].shape):
+        if group and not _fits(group, read[0], batch_size):
             yield _batch(group)
             group = []
         group.append((picture, *read))
     if group:
         yield _batch(group)
+
+
+def _fits(
+    group: list[tuple[Picture, NDArray[np.uint8], NDArray[np.bool_]]],
+    pixels: NDArray[np.uint8],
+    batch_size: int,
+) -> bool:
+    _, height, width = pixels.shape
+    most = min(batch_size, MAX_BATCH_PX // (height * width))
+    return len(group) < most and group[0][1].shape == pixels.shape
+
+
+def _is_picture(name: str) -> bool:
+    # Hidden files are not meant: macOS leaves a ._NAME.jpg, no picture, beside each one it copies.
+    return not name.startswith(".") and name.lower().endswith(PICTURE_SUFFIXES)
 
 
 def _number(stem: str) -> int | None:
@@ -168,7 +189,8 @@ def _read_ahead(
 ) -> Iterator[tuple[Picture, tuple[NDArray[np.uint8], NDArray[np.bool_]] | ReadError]]:
     waiting = iter(pictures)
     with ThreadPoolExecutor(threads, thread_name_prefix="pictures") as pool:
-        reads = deque((p, pool.submit(_try_read, p.path)) for p, _ in zip(waiting, range(AHEAD)))  # noqa: B905 - the first few
+        first = itertools.islice(waiting, AHEAD)
+        reads = deque((p, pool.submit(_try_read, p.path)) for p in first)
         while reads:
             picture, read = reads.popleft()
             yield picture, read.result()
