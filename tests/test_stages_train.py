@@ -7,24 +7,25 @@ import json
 import os
 import subprocess
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import torch
-import yaml
 from PIL import Image
 
-from geoseg.config import load_train_config
+from geoseg.config import dump_config, load_train_config
 from geoseg.data.cocofile import write_coco
 from geoseg.data.collect import Collector
 from geoseg.data.manifest import Manifest, SplitChoice, write_manifest
 from geoseg.errors import ConfigError, FormatError, ModelError, OutputError
-from geoseg.models import load_model
+from geoseg.models import ARCHITECTURES, load_model
 from geoseg.models.spec import Category
 from geoseg.stages.train import CONFIG_FILE, WEIGHTS_FILE, train_run
 from geoseg.testing import make_town, write_town
 from geoseg.train import loop
+from geoseg.train.checkpoint import checkpoint_step
 from geoseg.train.journal import LOSSES_FILE, VALIDATIONS_FILE, read_rows
 from geoseg.train.options import SceneData, TrainConfig
 from tests.test_train_parts import Noise
@@ -75,6 +76,9 @@ def test_a_run_leaves_weights_that_load_and_what_it_did(tmp_path, town):
     assert load_train_config(tmp_path / "run" / CONFIG_FILE) == config
     assert any("step 4: loss" in line for line in said)
     assert list((tmp_path / "run" / "tensorboard").iterdir())
+    with Image.open(tmp_path / "run" / "pictures" / "step-0000004.png") as picture:
+        assert picture.height == 96
+        assert picture.width == 6 * 96
 
 
 def test_a_run_that_was_cut_has_the_losses_of_one_that_was_not(tmp_path, monkeypatch):
@@ -219,9 +223,19 @@ def test_training_learns(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(ARCHITECTURES))
+def test_every_architecture_trains(tmp_path, name):
+    config = quick(network__architecture=name, loop__steps=2, network__batch_norm="frozen")
+    summary = train_run(config, tmp_path / "run")
+    assert summary.spec is not None
+    assert summary.spec.architecture == name
+    load_model(str(tmp_path / "run" / WEIGHTS_FILE), device="cpu")
+
+
+@pytest.mark.slow
 def test_two_processes_train_together(tmp_path):
     config = tmp_path / "config.yaml"
-    config.write_text(yaml.safe_dump(json.loads(json.dumps(quick().to_dict()))))
+    config.write_text(dump_config(quick()))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
     train = ["geoseg", "train", "--config", str(config), "--run-dir", str(tmp_path / "run")]
     done = subprocess.run(
@@ -235,3 +249,36 @@ def test_two_processes_train_together(tmp_path):
     assert done.returncode == 0, done.stderr
     assert len(losses(tmp_path / "run")) == 4
     load_model(str(tmp_path / "run" / WEIGHTS_FILE), device="cpu")
+
+
+@pytest.mark.slow
+def test_a_killed_run_leaves_no_process_behind_and_goes_on(tmp_path):
+    changes = {"data__loaders": 1, "loop__steps": 100_000}
+    config = tmp_path / "config.yaml"
+    config.write_text(dump_config(quick(**changes)))
+    words = [sys.executable, "-m", "geoseg", "train", "--config", str(config)]
+    words += ["--run-dir", str(tmp_path / "run")]
+    process = subprocess.Popen(words, start_new_session=True, stderr=subprocess.PIPE)
+    group = os.getpgid(process.pid)
+    wait_for((tmp_path / "run" / "last.safetensors").exists, seconds=120)
+    process.kill()
+    process.wait()
+    wait_for(lambda: not alive(group), seconds=60)
+    done = checkpoint_step(tmp_path / "run" / "last.safetensors")
+    shorter = quick(**changes | {"loop__steps": done + 2})
+    assert train_run(shorter, tmp_path / "run").progress.step == done + 2
+
+
+def alive(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def wait_for(condition, *, seconds: float) -> None:
+    ends = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < ends, "waited too long"
+        time.sleep(0.2)

@@ -46,5 +46,5 @@ def command(checkpoint: Path, output: Path, **parameters: Any) -> int:
     return 0
 
 
-_MEAN = {"maskrcnn_lite0": (0.5, 0.5, 0.5)}
-_STD = {"maskrcnn_lite0": (0.5, 0.5, 0.5)}
+_MEAN = {"maskrcnn_lite0": (0.5, 0.5, 0.5), "maskrcnn_lite0_slim": (0.5, 0.5, 0.5)}
+_STD = _MEAN

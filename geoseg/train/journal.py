@@ -10,18 +10,25 @@ import io
 import logging
 from typing import TYPE_CHECKING, Any, Self
 
+from PIL import Image
+
 from geoseg.errors import OutputError
+from geoseg.raster.atomic import output_errors, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
     from types import TracebackType
 
+    import numpy as np
+    from numpy.typing import NDArray
+
 log = logging.getLogger(__name__)
 
 LOSSES_FILE = "losses.csv"
 VALIDATIONS_FILE = "validations.csv"
 TENSORBOARD_FOLDER = "tensorboard"
+PICTURES_FOLDER = "pictures"
 
 
 class RunJournal:
@@ -70,10 +77,15 @@ class RunJournal:
         figures = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
         self._say(f"step {step}: {figures}{', the best so far' if best else ''}")
 
-    def picture(self, step: int, name: str, image: Any) -> None:
-        """Show an image (H, W, 3) uint8 in TensorBoard, where it is installed."""
+    def picture(self, step: int, image: NDArray[np.uint8]) -> None:
+        """Keep a picture (H, W, 3) of what a validation looked like."""
+        path = self._folder / PICTURES_FOLDER / f"step-{step:07d}.png"
+        with output_errors(path):
+            path.parent.mkdir(exist_ok=True)
+        with replacing(path) as temporary:
+            Image.fromarray(image).save(temporary, format="PNG")
         if self._board is not None:
-            self._board.add_image(name, image, step, dataformats="HWC")
+            self._board.add_image("validation/chips", image, step, dataformats="HWC")
 
     def _scalars(self, group: str, step: int, values: Mapping[str, float]) -> None:
         if self._board is not None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
+    import numpy as np
+    from numpy.typing import NDArray
     from torchvision.models.detection import MaskRCNN
 
     from geoseg.data.samples import SampleSource
@@ -46,6 +48,22 @@ class Journal(Protocol):
 
     def validated(self, step: int, values: Mapping[str, float], *, best: bool) -> None:
         """Take the figures of a validation."""
+        ...
+
+    def picture(self, step: int, image: NDArray[np.uint8]) -> None:
+        """Take a picture (H, W, 3) of what a validation looked like."""
+        ...
+
+
+class Validation(Protocol):
+    """Measures a network."""
+
+    def __call__(self, module: MaskRCNN) -> Mapping[str, float]:
+        """Return figures of a network, `ap` among them."""
+        ...
+
+    def picture(self) -> NDArray[np.uint8]:
+        """Return what it looked like, (H, W, 3)."""
         ...
 
 
@@ -106,7 +124,7 @@ def train(
     *,
     folder: Path,
     journal: Journal | None,
-    validate: Callable[[MaskRCNN], Mapping[str, float]] | None,
+    validate: Validation | None,
     keep_best: Callable[[MaskRCNN], None],
     shard: Shard,
 ) -> Progress:
@@ -120,8 +138,7 @@ def train(
         config: Of the run.
         folder: Where checkpoints lie.
         journal: Told how it goes; None in processes that do not write.
-        validate: Returns figures of a network, `ap` among them; None: there is nothing to
-            validate with.
+        validate: Measures a network; None: there is nothing to validate with.
         keep_best: Called with the network that is the best so far.
         shard: This process's place among several; only the first writes and validates.
 
@@ -273,7 +290,7 @@ def _due(done: int, every: int, ends: int) -> bool:
 def _validate(
     trainee: Trainee,
     progress: Progress,
-    validate: Callable[[MaskRCNN], Mapping[str, float]],
+    validate: Validation,
     journal: Journal,
     keep_best: Callable[[MaskRCNN], None],
 ) -> Progress:
@@ -288,6 +305,7 @@ def _validate(
             keep_best(trainee.module)
     torch.set_rng_state(random_state)
     journal.validated(progress.step, figures, best=best)
+    journal.picture(progress.step, validate.picture())
     if best:
         return dataclasses.replace(
             progress, best_ap=figures["ap"], best_step=progress.step, stale=0

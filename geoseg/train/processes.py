@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import torch
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from geoseg.train.options import LoopOptions
+
+
+PATIENCE = timedelta(hours=2)
+"""How long processes wait for each other: the first one validates alone meanwhile."""
 
 
 @contextmanager
@@ -33,7 +38,7 @@ def joined_processes(options: LoopOptions) -> Iterator[tuple[Shard, torch.device
         return
     cuda = options.device in {"auto", "cuda"} and torch.cuda.is_available()
     device = resolve_device(f"cuda:{os.environ['LOCAL_RANK']}" if cuda else "cpu")
-    torch.distributed.init_process_group("nccl" if cuda else "gloo")
+    torch.distributed.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
         rank = torch.distributed.get_rank()
         # Weights become equal when they are wrapped; the network's own draws must differ.

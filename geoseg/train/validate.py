@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 
 from geoseg.chips import Chip, ChipBatch
 from geoseg.data.collect import Collector
+from geoseg.detections import MASK_ON
 from geoseg.evaluate import coco_figures
 from geoseg.grid import Window
 from geoseg.models import LoadedModel
@@ -17,16 +19,21 @@ from geoseg.predict import Predictor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from numpy.typing import NDArray
     from torchvision.models.detection import MaskRCNN
 
     from geoseg.data.annotations import Annotations
     from geoseg.data.samples import Sample
+    from geoseg.detections import Detections
     from geoseg.models import ModelSpec
     from geoseg.train.sources import Check
 
 log = logging.getLogger(__name__)
 
 SCORE = 0.05
+DRAWN = 6  # chips in the picture
+DRAWN_SCORE = 0.5
+BLUE, ORANGE = (60, 130, 230), (240, 130, 30)
 BATCH_SIZE = 8
 
 
@@ -41,6 +48,7 @@ class Validator:
     def __init__(self, checks: Sequence[Check], *, spec: ModelSpec) -> None:
         self._checks = checks
         self._spec = spec
+        self._drawn: list[NDArray[np.uint8]] = []
 
     def __call__(self, module: MaskRCNN) -> dict[str, float]:
         """Return `ap`, `ap50` and `ar` of all chips, and `ap50 GROUP` of each group."""
@@ -54,6 +62,11 @@ class Validator:
                 part = coco_figures(truth.keep(names), found.keep(names))
                 values |= {f"ap {group}": part.ap, f"ap50 {group}": part.ap50}
         return values
+
+    def picture(self) -> NDArray[np.uint8]:
+        """Return the first chips of the last validation, objects blue and detections orange."""
+        assert self._drawn, "a network was measured"
+        return np.concatenate(self._drawn, axis=1)
 
     def _run(self, module: MaskRCNN) -> tuple[Annotations, Annotations]:
         device = next(module.parameters()).device
@@ -70,11 +83,31 @@ class Validator:
                     zip(samples, predictor.predict(_batch(samples)), strict=True)
                 ):
                     name = _name(first + at)
+                    if first + at < DRAWN:
+                        self._drawn[first + at :] = [_overlay(sample, detections)]
                     truth.add_sample(name, sample)
                     found.add_detections(name, sample.image.shape[1:], detections)
         finally:
             module.roi_heads.score_thresh = before
         return truth.finish(), found.finish()
+
+
+def _overlay(sample: Sample, detections: Detections) -> NDArray[np.uint8]:
+    """Return a chip (H, W, 3) with outlines of its objects and of what was found."""
+    image = np.ascontiguousarray(sample.image.transpose(1, 2, 0))
+    for mask in sample.masks:
+        _draw(image, mask, BLUE)
+    for i in np.flatnonzero(detections.scores >= DRAWN_SCORE).tolist():
+        x0, y0, x1, y1 = detections.mask_boxes[i].tolist()
+        mask = np.zeros(image.shape[:2], bool)
+        mask[y0:y1, x0:x1] = detections.mask(i) >= MASK_ON
+        _draw(image, mask, ORANGE)
+    return image
+
+
+def _draw(image: NDArray[np.uint8], mask: NDArray[np.bool_], colour: tuple[int, int, int]) -> None:
+    contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+    cv2.drawContours(image, contours, -1, colour, 1)
 
 
 def _name(number: int) -> str:
