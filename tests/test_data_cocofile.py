@@ -12,7 +12,8 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from geoseg.coco import encode_rle
-from geoseg.data.cocofile import read_coco, read_results, write_coco, write_results
+from geoseg.data.cocofile import read_coco, read_results
+from geoseg.data.cocowrite import write_coco, write_results
 from geoseg.data.collect import Collector
 from geoseg.data.layout import find_split, find_splits
 from geoseg.data.manifest import Manifest, SplitChoice, read_manifest, write_manifest

@@ -9,7 +9,8 @@ from PIL import Image
 
 from geoseg.coco import decode_rle
 from geoseg.config import ModelOptions
-from geoseg.data.cocofile import read_coco, read_results, write_coco
+from geoseg.data.cocofile import read_coco, read_results
+from geoseg.data.cocowrite import write_coco
 from geoseg.data.collect import Collector
 from geoseg.data.samples import boxes_of
 from geoseg.errors import ConfigError, GeosegWarning, InputNotFoundError, ModelError, ReadError

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from geoseg.config import dump_config, load_train_config
-from geoseg.data.cocofile import write_coco
+from geoseg.data.cocowrite import write_coco
 from geoseg.data.collect import Collector
 from geoseg.data.manifest import Manifest, SplitChoice, write_manifest
 from geoseg.errors import ConfigError, FormatError, ModelError, OutputError

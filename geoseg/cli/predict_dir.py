@@ -44,7 +44,7 @@ def command(images: Path, output: Path, coco: Path | None, **parameters: Any) ->
     whatever size; those that cannot be read are listed, with exit code 3. Where they are not given,
     IMAGES and the output come from CROWDAI_TEST_IMAGES_PATH and CROWDAI_PREDICTIONS_OUTPUT_PATH.
     """
-    from geoseg.data.cocofile import JSON_SUFFIXES
+    from geoseg.data.cocowrite import JSON_SUFFIXES
     from geoseg.stages.staging import check_new_file
 
     with options.wrong_use():

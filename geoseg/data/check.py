@@ -14,7 +14,8 @@ from PIL import Image
 
 from geoseg.coco import keyholed
 from geoseg.data.annotations import Annotations, Segments
-from geoseg.data.cocofile import read_coco, write_coco
+from geoseg.data.cocofile import read_coco
+from geoseg.data.cocowrite import write_coco
 from geoseg.data.findings import Finding
 from geoseg.errors import InputNotFoundError, ReadError
 from geoseg.raster import read_chip_image

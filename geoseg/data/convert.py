@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, get_args
 
-from geoseg.data.cocofile import read_coco, write_coco
+from geoseg.data.cocofile import read_coco
+from geoseg.data.cocowrite import write_coco
 from geoseg.data.masks import (
     read_instance_masks,
     read_mask_folders,

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 
 from geoseg.coco import encode_rle
-from geoseg.data.cocofile import JSON_SUFFIXES, MAX_RESULTS_PER_IMAGE, read_coco, result_record
+from geoseg.data.cocofile import read_coco
+from geoseg.data.cocowrite import JSON_SUFFIXES, MAX_RESULTS_PER_IMAGE, result_record
 from geoseg.detections import MASK_ON
 from geoseg.errors import GeosegWarning, ModelError
 from geoseg.models import load_model

@@ -1,0 +1,225 @@
+"""COCO's annotation records: their form, what makes one unusable, and how they become columns.
+
+Frame: pixels of each chip. Must not import torch, or read files.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+
+from geoseg.coco import check_runs, pack_runs
+from geoseg.data.annotations import Annotations, Segments
+from geoseg.data.findings import Finding
+from geoseg.errors import FormatError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from geoseg.data.annotations import Images
+    from geoseg.models.spec import Category
+
+COLUMNS = 10  # chip, id, label, area, crowd, box, score
+MAX_SIDE_PX = 65_536
+
+
+class _Runs(msgspec.Struct):
+    size: list[int]
+    counts: str | list[int]
+
+
+class AnnotationRecord(msgspec.Struct):
+    """An annotation or a result as COCO writes it."""
+
+    image_id: int
+    category_id: int
+    id: int | None = None
+    bbox: list[float] | None = None
+    area: float | None = None
+    iscrowd: int = 0
+    score: float | None = None
+    segmentation: list[list[float]] | _Runs | None = None
+
+
+class _UnusableError(Exception):
+    """A record that says nothing that could be used."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class Columns:
+    """Gathers annotations, block by block, into arrays.
+
+    Args:
+        images: The chips.
+        row_of: Image id to row of `images`.
+        label_of: Category id to label.
+        tell: Told of each record that cannot be used.
+        scored: Whether every record must have a score.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        row_of: dict[int, int],
+        label_of: dict[int, int],
+        tell: Callable[[Finding], None],
+        *,
+        scored: bool = False,
+    ) -> None:
+        self._images, self._row_of, self._label_of = images, row_of, label_of
+        self._tell, self._scored = tell, scored
+        self._parts: list[dict[str, NDArray[Any]]] = []
+        self._seen = 0
+        self._ids = set[int]()
+
+    def add(self, block: list[AnnotationRecord]) -> None:
+        """Add a block; records that cannot be used are told and left out."""
+        rows: list[tuple[Any, ...]] = []
+        rings, points, counts = list[int](), list[float](), list[bytes]()
+        lengths = list[int]()
+        for annotation in block:
+            self._seen += 1
+            checked = self._checked(annotation)
+            if checked is None:
+                continue
+            row, outline, runs = checked
+            rows.append(row)
+            rings.append(len(outline))
+            lengths.extend(len(ring) // 2 for ring in outline)
+            for ring in outline:
+                points.extend(ring)
+            counts.append(runs)
+        self._parts.append(
+            {
+                "rows": np.array(rows, np.float64).reshape(-1, COLUMNS),
+                "rings": np.array(rings, np.int64),
+                "lengths": np.array(lengths, np.int64),
+                "xy": np.array(points, np.float32).reshape(-1, 2),
+                "count_bytes": np.array([len(c) for c in counts], np.int64),
+                "counts": np.frombuffer(b"".join(counts), np.uint8),
+            }
+        )
+
+    def finish(self, categories: tuple[Category, ...], images: Images) -> Annotations:
+        """Return all that was added, sorted by chip."""
+        joined = {
+            key: np.concatenate(
+                [part[key] for part in self._parts if len(part[key])] or [_EMPTY[key]]
+            )
+            for key in _EMPTY
+        }
+        rows = joined["rows"]
+        annotations = Annotations(
+            categories=categories,
+            images=images,
+            ids=rows[:, 1].astype(np.int64),
+            image_index=np.zeros(len(rows), np.int32),
+            labels=rows[:, 2].astype(np.int16),
+            boxes_xywh=rows[:, 5:9].astype(np.float32),
+            areas_px2=rows[:, 3].astype(np.float64),
+            crowd=rows[:, 4] > 0,
+            segments=Segments(
+                xy=joined["xy"],
+                ring_offsets=_offsets(joined["lengths"]),
+                object_rings=_offsets(joined["rings"]),
+                runs=joined["counts"],
+                run_offsets=_offsets(joined["count_bytes"]),
+            ),
+            scores=rows[:, 9].astype(np.float32) if self._scored else None,
+        )
+        return annotations.sorted_by(rows[:, 0].astype(np.int32))
+
+    def _checked(
+        self, annotation: AnnotationRecord
+    ) -> tuple[tuple[Any, ...], list[list[float]], bytes] | None:
+        """Return a record's numbers, its rings and its runs; None where it cannot be used."""
+        ident = self._seen if annotation.id is None else annotation.id
+        row = self._row_of.get(annotation.image_id)
+        name = None if row is None else self._images.file_names[row]
+        try:
+            label = self._label(annotation, ident, known=row is not None)
+            height, width = self._images.sizes_hw[row].tolist()
+            rings, runs = _outline(annotation.segmentation, height, width)
+            box = _box(annotation.bbox, rings)
+            score = _score(annotation.score) if self._scored else math.nan
+        except (_UnusableError, FormatError) as error:
+            kind = getattr(error, "kind", "malformed annotation")
+            self._tell(Finding(kind=kind, message=str(error), image=name, annotation=ident))
+            return None
+        area = annotation.area
+        area = box[2] * box[3] if area is None or not math.isfinite(area) else area
+        numbers = (row, ident, label, area, bool(annotation.iscrowd), *box, score)
+        return numbers, rings, runs
+
+    def _label(self, annotation: AnnotationRecord, ident: int, *, known: bool) -> int:
+        if not known:
+            raise _UnusableError("missing image", f"no image has id {annotation.image_id}")
+        label = self._label_of.get(annotation.category_id)
+        if label is None:
+            message = f"no category has id {annotation.category_id}"
+            raise _UnusableError("missing category", message)
+        if ident in self._ids:
+            raise _UnusableError("duplicate annotation id", f"{ident} comes twice")
+        self._ids.add(ident)
+        return label
+
+
+_EMPTY: dict[str, NDArray[Any]] = {
+    "rows": np.zeros((0, COLUMNS)),
+    "rings": np.zeros(0, np.int64),
+    "lengths": np.zeros(0, np.int64),
+    "xy": np.zeros((0, 2), np.float32),
+    "count_bytes": np.zeros(0, np.int64),
+    "counts": np.zeros(0, np.uint8),
+}
+
+
+def _outline(
+    segmentation: list[list[float]] | _Runs | None, height: int, width: int
+) -> tuple[list[list[float]], bytes]:
+    if segmentation is None:
+        return [], b""
+    if isinstance(segmentation, _Runs):
+        if segmentation.size != [height, width]:
+            raise FormatError(f"runs must be of {height}x{width} px, got {segmentation.size[:4]}")
+        counts = segmentation.counts
+        if isinstance(counts, list):
+            return [], pack_runs(counts, height, width)
+        check_runs(counts.encode(), height, width)
+        return [], counts.encode()
+    for ring in segmentation:
+        if len(ring) % 2 or len(ring) < 2:
+            raise FormatError(f"a polygon must be x, y, x, y ..., got {len(ring)} numbers")
+        if not math.isfinite(sum(ring)) or max(map(abs, ring)) > MAX_SIDE_PX:
+            raise FormatError("a polygon's numbers must be finite pixels")
+    return [ring for ring in segmentation if ring], b""
+
+
+def _box(box: list[float] | None, rings: list[list[float]]) -> tuple[float, float, float, float]:
+    if box is None and rings:
+        xs = [x for ring in rings for x in ring[::2]]
+        ys = [y for ring in rings for y in ring[1::2]]
+        return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+    if box is None:
+        return 0.0, 0.0, 0.0, 0.0
+    if len(box) != 4 or not all(map(math.isfinite, box)):
+        raise FormatError(f"bbox must be [left, top, width, height], got {str(box)[:60]}")
+    return box[0], box[1], box[2], box[3]
+
+
+def _score(score: float | None) -> float:
+    if score is None or not 0 <= score <= 1:
+        raise FormatError(f"score must be in [0, 1], got {score}")
+    return score
+
+
+def _offsets(lengths: NDArray[np.int64]) -> NDArray[np.int64]:
+    return np.asarray(np.r_[0, np.cumsum(lengths)], np.int64)
