@@ -81,7 +81,7 @@ def print_scores(results: dict[str, EvalResult]) -> None:
     print(
         "\nMatches at IoU 0.5. The perfect network reads its answers from painted pixels: a count"
         "\nor F1 that is not exact would be the pipeline's own fault; its IoU is what pixels allow."
-        "\nThe bundled network knows drone imagery of three places and no drawn town."
+        "\nThe bundled network knows drone imagery of three places and other drawn towns."
     )
 
 
