@@ -48,6 +48,14 @@ class OutputError(GeosegError, OSError):
     """An output cannot be written: no folder, read-only, unknown extension, disk full."""
 
 
+class BusyError(GeosegError, RuntimeError):
+    """Another run holds the folder."""
+
+
+class ClusterError(GeosegError, ConnectionError):
+    """A Dask cluster cannot be reached, is lost on the way or does not fit."""
+
+
 class MissingExtraError(GeosegError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
 

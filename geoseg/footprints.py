@@ -48,6 +48,7 @@ def make_footprints(
     labels: Mapping[int, str] | None = None,
     options: PolygonizeOptions | None = None,
     taken: dict[str, int] | None = None,
+    settled: bool = True,
 ) -> gpd.GeoDataFrame:
     """Polygonize instances and describe them.
 
@@ -57,7 +58,8 @@ def make_footprints(
         labels: Name of each of the model's labels; missing ones are called by their number.
         options: Tolerance and least area.
         taken: Ids given before, where a scene's instances come in several calls; brought up to
-            date. The same dict for all of them keeps ids unique.
+            date. The same dict for all of them, in the instances' order, keeps ids unique.
+        settled: Make the ids unique; otherwise that is left to `settle_ids`, when all are there.
 
     Returns:
         Footprints in the grid's CRS, in the instances' order, without those too small; the index
@@ -72,9 +74,12 @@ def make_footprints(
     kept = np.flatnonzero(area_m2 > 0)
     chosen = [instances[i] for i in kept.tolist()]
     names = labels or {}
+    ids = _ids(chosen, shapes[kept])
+    if settled:
+        ids = settle_ids(ids, {} if taken is None else taken)
     return gpd.GeoDataFrame(
         {
-            "id": _ids(chosen, shapes[kept], {} if taken is None else taken),
+            "id": ids,
             "label": [names.get(item.label, str(item.label)) for item in chosen],
             "score": np.array([item.score for item in chosen], np.float64),
             "area_m2": area_m2[kept],
@@ -121,22 +126,29 @@ def validate_footprints(footprints: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     return footprints[[*SCHEMA, footprints.geometry.name]]
 
 
-def _ids(instances: Sequence[Instance], shapes: np.ndarray, counts: dict[str, int]) -> list[str]:
+def settle_ids(ids: Sequence[str], taken: dict[str, int]) -> list[str]:
+    """Make ids unique that name one place: the first stays, the others are numbered.
+
+    Args:
+        ids: In the order of their instances.
+        taken: How often each was given before; brought up to date.
+    """
+    settled = []
+    for name in ids:
+        taken[name] = taken.get(name, 0) + 1
+        settled.append(name if taken[name] == 1 else _digest(name, taken[name]))
+    return settled
+
+
+def _ids(instances: Sequence[Instance], shapes: np.ndarray) -> list[str]:
     """Return 16 hex digits per instance: the same building gets the same id in every run.
 
     From the scene's name and, coarsely, where the building's centre lies, so neither the order of
-    work nor the last digits of the network's arithmetic matter. Of several centres in one cell
-    (a house in a courtyard) the largest building of a call comes first.
+    work nor the last digits of the network's arithmetic matter.
     """
     centres = shapely.get_coordinates(shapely.centroid(shapes)) + _ID_SHIFT_PX
     cells = np.floor(centres / _ID_CELL_PX).astype(np.int64).tolist()
-    ids = [_digest(item.scene_id, *cell) for item, cell in zip(instances, cells, strict=True)]
-    for i in np.argsort(-shapely.area(shapes), kind="stable").tolist():
-        name = ids[i]
-        counts[name] = counts.get(name, 0) + 1
-        if counts[name] > 1:
-            ids[i] = _digest(name, counts[name])
-    return ids
+    return [_digest(item.scene_id, *cell) for item, cell in zip(instances, cells, strict=True)]
 
 
 def _digest(*parts: object) -> str:

@@ -13,7 +13,13 @@ from scipy import ndimage
 from shapely.geometry import box
 
 from geoseg.errors import FormatError
-from geoseg.footprints import SCHEMA, empty_footprints, make_footprints, validate_footprints
+from geoseg.footprints import (
+    SCHEMA,
+    empty_footprints,
+    make_footprints,
+    settle_ids,
+    validate_footprints,
+)
 from geoseg.polygonize import PolygonizeOptions
 from geoseg.testing import assert_footprints_valid, make_town
 
@@ -142,11 +148,21 @@ def test_ids_differ_by_scene_and_of_twins_on_one_spot() -> None:
     assert make_footprints(twins, GRID).id.is_unique
 
 
-def test_of_several_on_one_spot_the_ids_go_by_size_not_order() -> None:
+def test_of_several_on_one_spot_the_first_keeps_the_id_whatever_the_calls() -> None:
     large, small = make_instance(FULL, x=30, y=30), make_instance(FULL[3:-3, 3:-3], x=33, y=33)
-    forth = make_footprints([large, small], GRID).id.tolist()
-    back = make_footprints([small, large], GRID).id.tolist()
-    assert forth == back[::-1]
+    together = make_footprints([large, small], GRID).id.tolist()
+    taken: dict[str, int] = {}
+    apart = [make_footprints([item], GRID, taken=taken).id[0] for item in (large, small)]
+    assert together == apart
+    assert len(set(together)) == 2
+    assert make_footprints([small], GRID).id[0] == together[0], "alone it would have the spot's id"
+
+
+def test_ids_left_unsettled_are_settled_later_to_the_same() -> None:
+    instances = [make_instance(FULL, x=30, y=30), make_instance(FULL[3:-3, 3:-3], x=33, y=33)]
+    raw = make_footprints(instances, GRID, settled=False).id.tolist()
+    assert raw[0] == raw[1]
+    assert settle_ids(raw, {}) == make_footprints(instances, GRID).id.tolist()
 
 
 def good(n: int = 2) -> gpd.GeoDataFrame:

@@ -32,6 +32,7 @@ VERBS = {
     "infer": "Run the model over a scene or a folder of chips.",
     "footprints": "Stitch and polygonize detections.",
     "export": "Write footprints in another format.",
+    "status": "Say how far a run in blocks is.",
     "info": "Describe a scene, a model or a file of ours.",
     "predict-dir": "Predict a folder of images; results as the crowdAI challenge takes them.",
     "evaluate": "Score a model on annotated chips, or footprints against outlines.",

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @options.chip_options
 @options.model_options
 @options.score_option
+@options.scale_options
 @options.config_options
 def command(source: str, output: Path, **parameters: Any) -> int:
     """Run the model over SOURCE, a scene or a folder of chips; write detections as .parquet."""
@@ -30,8 +31,14 @@ def command(source: str, output: Path, **parameters: Any) -> int:
         check_detections_output(output)
 
     from geoseg.cli.report import TerminalProgress, finish
-    from geoseg.stages.infer import infer
 
     with TerminalProgress() as progress:
-        tally = infer(source, output, config, progress=progress)
+        if config.scale.in_blocks:
+            from geoseg.stages.blocks.job import infer_blocks
+
+            tally = infer_blocks(source, output, config, progress=progress)
+        else:
+            from geoseg.stages.infer import infer
+
+            tally = infer(source, output, config, progress=progress)
     return finish(tally, [output], as_json=parameters["as_json"])

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -15,7 +15,7 @@ import click
 from geoseg.errors import GeosegError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from geoseg.config import Config
     from geoseg.stages.export import OutputPlan
@@ -65,6 +65,19 @@ class Gsd(click.ParamType[Any]):
             return float(value)
         except ValueError:
             self.fail(f"must be auto, native or metres such as 0.3; got {value!r}", param, ctx)
+
+
+class Names(click.ParamType[tuple[str, ...]]):
+    """`cpu,cuda:1`."""
+
+    name = "NAME,..."
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
+        """Split at commas."""
+        names = tuple(part.strip() for part in str(value).split(","))
+        if not all(names):
+            self.fail(f"must be names such as cuda:0,cuda:2; got {value!r}", param, ctx)
+        return names
 
 
 def _all(*decorators: Callable[[F], F]) -> Callable[[F], F]:
@@ -153,6 +166,38 @@ config_options = _all(
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
     click.option("-v", "--verbose", is_flag=True, help="Say more on the way."),
 )
+scale_options = _all(
+    click.option(
+        "--workers", "scale__workers", type=int, metavar="N", help="Processes on this machine."
+    ),
+    click.option("--gpus", "scale__gpus", type=int, metavar="N", help="GPUs, a process each."),
+    click.option(
+        "--devices",
+        "scale__devices",
+        type=Names(),
+        help="Devices, a process each, such as cuda:0,cuda:2.",
+    ),
+    click.option(
+        "--scheduler",
+        "scale__scheduler",
+        metavar="ADDRESS",
+        help="Dask cluster that runs already, such as tcp://head:8786.",
+    ),
+    click.option(
+        "--run-dir",
+        "scale__run_dir",
+        metavar="FOLDER",
+        help="Keeps what is done: the same command goes on from there "
+        "[with any of these: OUTPUT.run, removed at the end].",
+    ),
+    click.option(
+        "--strict",
+        "scale__strict",
+        is_flag=True,
+        default=None,
+        help="Stop at the first chip that cannot be read.",
+    ),
+)
 raster_outputs = _all(
     click.option("--mask", type=click.Path(path_type=Path), help="Also write a mask, a COG."),
     click.option("--preview", type=click.Path(path_type=Path), help="Also draw a picture, a PNG."),
@@ -197,6 +242,36 @@ def make_plan(parameters: dict[str, Any]) -> OutputPlan:
     with wrong_use():
         plan.check()
     return plan
+
+
+def make_plans(scenes: Sequence[str], parameters: dict[str, Any]) -> list[OutputPlan]:
+    """Return the outputs of a call for each of its scenes, checked.
+
+    Several scenes, or an output that is a folder, give a file for each scene, named after it.
+    """
+    output = parameters["output"]
+    if len(scenes) == 1 and not _is_folder(output):
+        return [make_plan(parameters)]
+    if len(scenes) > 1 and not _is_folder(output):
+        raise click.UsageError(f"several scenes need a folder, such as -o out/; got -o {output}")
+    if parameters["mask"] is not None or parameters["preview"] is not None:
+        raise click.UsageError("--mask and --preview are for one scene and one file")
+    from geoseg.stages.export import OutputPlan
+
+    with wrong_use():
+        try:
+            output.mkdir(exist_ok=True)
+        except OSError as error:
+            raise click.UsageError(f"{output}: cannot be made ({error.strerror})") from error
+        suffix = parameters["suffix"]
+        plans = [OutputPlan(vector=output / f"{PurePath(s).stem}{suffix}") for s in scenes]
+        for plan in plans:
+            plan.check()
+    return plans
+
+
+def _is_folder(output: Path) -> bool:
+    return output.is_dir() or not output.suffix
 
 
 @contextlib.contextmanager

@@ -46,6 +46,9 @@ class TerminalProgress:
 
     def start(self, stage: str, total: int) -> None:
         """Begin a stage of `total` chips."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
         self._stage, self._total, self._done = stage, total, 0
         self._started = self._logged = time.monotonic()
         if sys.stderr.isatty():
@@ -69,6 +72,10 @@ class TerminalProgress:
                 f"{rate:.1f} chips/s, {left:.0f} s left",
                 err=True,
             )
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        click.echo(text, err=True)
 
 
 def _columns() -> int:

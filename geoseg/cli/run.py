@@ -10,8 +10,15 @@ from geoseg.cli import options
 
 
 @click.command("run")
-@click.argument("scene", type=click.Path())
+@click.argument("scenes", metavar="SCENE...", nargs=-1, required=True, type=click.Path())
 @options.output_option
+@click.option(
+    "--format",
+    "suffix",
+    default=".parquet",
+    show_default=True,
+    help="Extension of the files where the output is a folder.",
+)
 @options.raster_outputs
 @options.mask_kind
 @options.scene_options
@@ -19,19 +26,29 @@ from geoseg.cli import options
 @options.model_options
 @options.score_option
 @options.shape_options
+@options.scale_options
 @options.config_options
-def command(scene: str, **parameters: Any) -> int:
-    """Map SCENE: GeoTIFF in, footprints out.
+def command(scenes: tuple[str, ...], **parameters: Any) -> int:
+    """Map SCENE: GeoTIFF in, footprints out. Several scenes go to a folder, a file each.
 
-    Streams: memory hardly grows with the scene, and there are no intermediate files. The output's
-    extension chooses the format: .geojson .geojsonl .gpkg .fgb .parquet .shp .pmtiles
+    Streams: memory hardly grows with the scene, and there are no intermediate files. With workers,
+    GPUs, a cluster or a folder of its own the work goes block by block, and the same command again
+    goes on where it ended. The output's extension chooses the format: .geojson .geojsonl .gpkg .fgb
+    .parquet .shp .pmtiles
     """
     config = options.make_config(parameters)
-    plan = options.make_plan(parameters)
+    plans = options.make_plans(scenes, parameters)
 
     from geoseg.cli.report import TerminalProgress, finish
-    from geoseg.stages.run import run
 
     with TerminalProgress() as progress:
-        tally = run(scene, plan, config, progress=progress)
-    return finish(tally, plan.paths, as_json=parameters["as_json"])
+        if len(scenes) > 1 or config.scale.in_blocks:
+            from geoseg.stages.blocks.job import run_blocks
+
+            tally = run_blocks(scenes, plans, config, progress=progress)
+        else:
+            from geoseg.stages.run import run
+
+            tally = run(scenes[0], plans[0], config, progress=progress)
+    paths = [path for plan in plans for path in plan.paths]
+    return finish(tally, paths, as_json=parameters["as_json"])

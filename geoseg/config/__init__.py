@@ -14,6 +14,7 @@ from geoseg.config.options import (
     ChipOptions,
     Config,
     ModelOptions,
+    ScaleOptions,
     SceneOptions,
 )
 
@@ -25,6 +26,7 @@ __all__ = [
     "ChipOptions",
     "Config",
     "ModelOptions",
+    "ScaleOptions",
     "SceneOptions",
     "dump_config",
     "load_config",

@@ -18,6 +18,7 @@ from geoseg.stitch import StitchOptions
 
 MAX_READERS = 64
 MAX_BATCH_SIZE = 4096
+MAX_WORKERS = 4096
 _STRICT: dict[str, str] = {"extra": "forbid"}
 
 
@@ -91,6 +92,55 @@ class ModelOptions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ScaleOptions:
+    """Who does the work, in which pieces. None of it changes a result."""
+
+    __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
+
+    workers: int | None = None
+    """Processes on this machine; with gpus or devices those that read, stitch and write."""
+    gpus: int | None = None
+    """GPUs of this machine, a process each."""
+    devices: tuple[str, ...] | None = None
+    """Devices of this machine, a process each, instead of gpus: cpu, cuda:1, mps."""
+    scheduler: str | None = None
+    """Address of a Dask cluster that runs already, such as tcp://head:8786."""
+    run_dir: str | None = None
+    """Folder of finished blocks, seen by all workers; by default beside the output, and removed."""
+    block_chips: int = 16
+    """Chips a side of a block, the unit of work."""
+    block_limit_s: float = 1800.0
+    """Seconds after which a worker that hangs on a block is ended; 0 is no limit."""
+    strict: bool = False
+    """Stop at the first chip that cannot be read, instead of mapping the rest."""
+    overlapping_scenes: Literal["merge", "keep"] = "merge"
+    """Buildings that two scenes show: one footprint of both, or one each."""
+
+    def __post_init__(self) -> None:
+        for name, most in (("workers", MAX_WORKERS), ("gpus", MAX_WORKERS), ("block_chips", 256)):
+            value = getattr(self, name)
+            if value is not None and not 1 <= value <= most:
+                raise ConfigError(f"{name} must be in [1, {most}], got {value}")
+        if not 0 <= self.block_limit_s < math.inf:
+            raise ConfigError(f"block_limit_s must be 0 or more, got {self.block_limit_s}")
+        if self.gpus is not None and self.devices is not None:
+            raise ConfigError("give gpus or devices, not both")
+        if self.devices is not None and not 1 <= len(self.devices) <= MAX_WORKERS:
+            raise ConfigError(f"devices must name 1 to {MAX_WORKERS}, got {len(self.devices)}")
+        local = (self.workers, self.gpus, self.devices)
+        if self.scheduler is not None and any(value is not None for value in local):
+            raise ConfigError(
+                "workers, gpus and devices are of this machine: with scheduler, start them there"
+            )
+
+    @property
+    def in_blocks(self) -> bool:
+        """Whether the work is to be done in blocks, instead of streamed in one process."""
+        asked = (self.workers, self.gpus, self.devices, self.scheduler, self.run_dir)
+        return self.strict or any(value is not None for value in asked)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Everything a run can be told."""
 
@@ -101,10 +151,15 @@ class Config:
     model: ModelOptions = field(default_factory=ModelOptions)
     stitch: StitchOptions = field(default_factory=StitchOptions)
     polygonize: PolygonizeOptions = field(default_factory=PolygonizeOptions)
+    scale: ScaleOptions = field(default_factory=ScaleOptions)
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, ready for JSON or YAML."""
         return dataclasses.asdict(self)
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what a result depends on, as it is kept with the result."""
+        return {name: values for name, values in self.to_dict().items() if name != "scale"}
 
 
 def _is_range(low: float, high: float) -> bool:

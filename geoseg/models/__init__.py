@@ -14,7 +14,7 @@ from geoseg.models.spec import BUILDING, Category, ModelSpec
 
 if TYPE_CHECKING:
     from geoseg.models.architectures import ARCHITECTURES, build_architecture
-    from geoseg.models.load import LoadedModel, load_model, resolve_device
+    from geoseg.models.load import LoadedModel, load_model, resolve_device, visible_gpus
     from geoseg.models.optimise import optimise_for_inference
     from geoseg.models.weights import import_pickled, load_weights, save_weights
 
@@ -35,6 +35,7 @@ __all__ = [
     "optimise_for_inference",
     "resolve_device",
     "save_weights",
+    "visible_gpus",
 ]
 
 _NEEDS_TORCH = {
@@ -43,6 +44,7 @@ _NEEDS_TORCH = {
     "LoadedModel": "load",
     "load_model": "load",
     "resolve_device": "load",
+    "visible_gpus": "load",
     "optimise_for_inference": "optimise",
     "import_pickled": "weights",
     "load_weights": "weights",

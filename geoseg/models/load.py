@@ -120,6 +120,17 @@ def resolve_device(device: str = "auto") -> torch.device:
     )
 
 
+def visible_gpus(named: str) -> list[str]:
+    """Return the names by which CUDA_VISIBLE_DEVICES may be set to each GPU of this machine.
+
+    Args:
+        named: What CUDA_VISIBLE_DEVICES is set to; empty for nothing.
+    """
+    count = torch.cuda.device_count()
+    names = [name.strip() for name in named.split(",") if name.strip()]
+    return names[:count] if len(names) >= count else [str(i) for i in range(count)]
+
+
 def _devices() -> list[str]:
     """Return the devices of this machine, best first."""
     cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())]

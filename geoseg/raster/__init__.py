@@ -4,6 +4,7 @@
 the writers make chip images and mask rasters. Frames: pixels of a `Grid`. Must not import torch.
 """
 
+from geoseg.raster.gdal import source_files
 from geoseg.raster.images import read_chip_image, write_chip_image
 from geoseg.raster.masks import MaskWriter, rasterize_footprints, rasterize_polygons
 from geoseg.raster.readers import ChipSource, read_batches
@@ -19,5 +20,6 @@ __all__ = [
     "rasterize_polygons",
     "read_batches",
     "read_chip_image",
+    "source_files",
     "write_chip_image",
 ]

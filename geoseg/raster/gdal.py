@@ -118,6 +118,12 @@ def open_dataset(path: str, *, overview_level: int | None = None) -> DatasetRead
         ) from error
 
 
+def source_files(path: Path) -> list[Path]:
+    """Return the local files that a raster is made of, such as the parts of a VRT."""
+    with open_dataset(str(path)) as dataset:
+        return [Path(name) for name in dataset.files if Path(name).is_file()]
+
+
 def reason(error: BaseException) -> str:
     """Return GDAL's own words, on one line, from the innermost cause of a rasterio error."""
     while error.__cause__ is not None:

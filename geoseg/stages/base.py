@@ -33,6 +33,10 @@ class Progress(Protocol):
         """`count` chips are done."""
         ...
 
+    def say(self, text: str) -> None:
+        """Something worth a line."""
+        ...
+
 
 class Silence:
     """Progress that nobody watches."""
@@ -41,6 +45,9 @@ class Silence:
         """Ignore."""
 
     def advance(self, count: int) -> None:
+        """Ignore."""
+
+    def say(self, text: str) -> None:
         """Ignore."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Literal, Protocol, Self
 
 import geopandas as gpd
 import numpy as np
@@ -33,7 +33,9 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from geoseg.stitch import Instance
+    from numpy.typing import NDArray
+
+    from geoseg.grid import Window
 
 MaskKind = Literal["ids", "probability"]
 
@@ -67,6 +69,20 @@ class OutputPlan:
     @property
     def _names(self) -> str:
         return ", ".join(str(path) for path in self.paths)
+
+
+class Masked(Protocol):
+    """What a mask raster needs of an instance."""
+
+    @property
+    def window(self) -> Window:
+        """Where the mask lies, pixels of the scene's grid."""
+        ...
+
+    @property
+    def soft(self) -> NDArray[np.uint8]:
+        """(h, w) probability, 255 = 1."""
+        ...
 
 
 class Outputs:
@@ -123,13 +139,13 @@ class Outputs:
             assert self._scene is not None, "entering opened the scene of a picture"
             draw(self._picture, _concat(self._drawn, self._origin), self._scene)
 
-    def add(self, footprints: gpd.GeoDataFrame, instances: Sequence[Instance]) -> None:
+    def add(self, footprints: gpd.GeoDataFrame, instances: Sequence[Masked]) -> None:
         """Write some footprints.
 
         Args:
             footprints: In the CRS of the origin's grid; the index holds each one's position in
                 `instances`.
-            instances: What they were made of.
+            instances: What they were made of; may be empty where no mask is written.
         """
         self._writer.write(footprints)
         if self._mask is not None:

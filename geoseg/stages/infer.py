@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from geoseg.errors import GeosegWarning
-from geoseg.models import find_model, load_model
+from geoseg.models import load_model
 from geoseg.predict import Predictor
 from geoseg.raster import read_batches
-from geoseg.raster.resolution import working_grid
 from geoseg.stages.base import Progress, Silence, Tally
-from geoseg.stages.chipfolder import ChipFolder
+from geoseg.stages.planning import open_planned
 from geoseg.stages.staging import check_apart
-from geoseg.stages.store import DetectionWriter, Origin, check_detections_output
-from geoseg.stages.tile import limit_to_aoi, open_scene, owned_area_m2, plan_scene
+from geoseg.stages.store import DetectionWriter, check_detections_output
+from geoseg.stages.tile import limit_to_aoi, owned_area_m2
 
 if TYPE_CHECKING:
     from collections.abc import Generator
+    from pathlib import Path
 
     from geoseg.chips import Chip
     from geoseg.config import Config
     from geoseg.detections import Detections
     from geoseg.grid import Grid
-    from geoseg.models import ModelSpec
     from geoseg.raster import ChipSource, Scene
+    from geoseg.stages.store import Origin
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,27 +46,15 @@ class Work:
 
 def open_work(path: str, config: Config, stack: ExitStack) -> Work:
     """Open a scene or a folder of chips and plan its chips; `stack` closes what was opened."""
-    spec = find_model(config.model.name).spec
-    scene = None
-    source: ChipSource
-    if Path(path).is_dir():
-        folder = ChipFolder.open(Path(path))
-        source, scene_id, scene_path, grid = folder, folder.scene_id, folder.scene_path, folder.grid
-        chips = limit_to_aoi(folder.chips, grid, config)
-        _check_cut(folder, config, spec)
-    else:
-        scene = stack.enter_context(open_scene(path, config, spec))
-        source, scene_id, scene_path, grid = scene, scene.scene_id, scene.path, scene.grid
-        chips = plan_scene(scene_id, grid, config, default_size_px=spec.chip_size_px)
-    origin = Origin(
-        scene_id=scene_id,
-        scene_path=scene_path,
-        grid=grid,
-        labels={category.label: category.name for category in spec.categories},
-        model=_about(spec),
-        config=config.to_dict(),
+    planned = open_planned(path, config, stack)
+    chips = limit_to_aoi(list(planned.plan.chips()), planned.origin.grid, config)
+    return Work(
+        source=planned.source,
+        chips=chips,
+        origin=planned.origin,
+        size_px=planned.size_px,
+        scene=planned.scene,
     )
-    return Work(source=source, chips=chips, origin=origin, size_px=_frame_px(chips), scene=scene)
 
 
 def load_predictor(config: Config, *, size_px: int) -> Predictor:
@@ -108,7 +93,6 @@ def detect(
             done = count
             yield chip, detections
     progress.advance(len(work.chips) - done)
-    tally.check()
 
 
 def infer(path: str, output: Path, config: Config, *, progress: Progress | None = None) -> Tally:
@@ -134,31 +118,5 @@ def infer(path: str, output: Path, config: Config, *, progress: Progress | None 
         with closing(detect(work, predictor, config, tally, progress or Silence())) as found:
             for chip, detections in found:
                 writer.write(chip, detections)
+        tally.check()
     return tally
-
-
-def _frame_px(chips: list[Chip]) -> int:
-    return max((max(chip.window.height, chip.window.width) for chip in chips), default=1)
-
-
-def _check_cut(folder: ChipFolder, config: Config, spec: ModelSpec) -> None:
-    """Warn of what was settled when the chips were cut and does not fit what is asked now."""
-    asked = config.scene
-    if asked.bands is not None or asked.rescale != "auto" or asked.gsd != "auto":
-        warnings.warn(
-            f"{folder.folder}: bands, rescale and gsd were settled when the chips were cut; "
-            "give them to `geoseg tile`",
-            GeosegWarning,
-            stacklevel=2,
-        )
-    working_grid(folder.grid, "native", spec.gsd_range_m, name=str(folder.folder))
-
-
-def _about(spec: ModelSpec) -> dict[str, object]:
-    return {
-        "name": spec.name,
-        "version": spec.version,
-        "sha256": spec.sha256,
-        "licence": spec.licence,
-        "attribution": list(spec.attribution),
-    }

@@ -42,4 +42,5 @@ def run(path: str, plan: OutputPlan, config: Config, *, progress: Progress | Non
         # Closed before the scene is: reader threads must not outlive its handles.
         with closing(found):
             make_all(found, work.origin, config, outputs, tally)
+        tally.check()
     return tally

@@ -122,7 +122,7 @@ class DetectionWriter:
     def __init__(self, path: Path, origin: Origin) -> None:
         check_detections_output(path)
         self._path = path.resolve()
-        self._schema = SCHEMA.with_metadata({_KEY: origin.to_json().encode(), b"format": FORMAT})
+        self._schema = detections_schema(origin)
         self._pending: list[pa.RecordBatch] = []
         self._rows = 0
 
@@ -142,7 +142,7 @@ class DetectionWriter:
 
     def write(self, chip: Chip, detections: Detections) -> None:
         """Add one chip's detections."""
-        batch = _to_batch(chip, detections, self._schema)
+        batch = detections_batch(chip, detections, self._schema)
         self._pending.append(batch)
         self._rows += batch.num_rows
         if self._rows >= ROW_GROUP:
@@ -246,7 +246,13 @@ def _by_chip(table: pa.Table) -> list[pa.Table]:
     return [table.slice(a, b - a) for a, b in itertools.pairwise(edges)]
 
 
-def _to_batch(chip: Chip, detections: Detections, schema: pa.Schema) -> pa.RecordBatch:
+def detections_schema(origin: Origin) -> pa.Schema:
+    """Return the schema of a file of detections, with where they come from."""
+    return SCHEMA.with_metadata({_KEY: origin.to_json().encode(), b"format": FORMAT})
+
+
+def detections_batch(chip: Chip, detections: Detections, schema: pa.Schema) -> pa.RecordBatch:
+    """Return one chip's detections as rows; one row without a mask where there are none."""
     n = len(detections)
     core = {f"core_{name}": value for name, value in asdict(chip.core).items()}
     ints = {"row": chip.row, "col": chip.col, **asdict(chip.window), **core}

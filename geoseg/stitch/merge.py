@@ -44,6 +44,8 @@ class Instance:
     n_chips: int
     touches_edge: bool
     """It reaches the border of the scene, which may cut it."""
+    order: tuple[int, ...] = ()
+    """Its place among the scene's instances, the same however the scene was worked through."""
 
 
 def merge(group: Sequence[Piece], *, shape_hw: tuple[int, int]) -> Instance:

@@ -3,11 +3,18 @@
 Memory is the chip rows still in touch plus the buildings that reach into them. The instances are
 the same whatever the order inside a row, and each comes out exactly once. Slivers at a chip's
 border that the chip beside it, which sees more, does not find are noise and left out.
+
+A part of a scene is swept in the same way: what chips outside the part may have seen too is handed
+on instead of being decided, and whoever sweeps all the parts' rest gets the same instances as from
+the whole.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from geoseg.errors import ConfigError
 from geoseg.stitch.agree import find_links
@@ -46,6 +53,12 @@ class Stitcher:
     Args:
         shape_hw: Shape of the scene's working grid, px.
         options: When detections are one building.
+        unshared: Where a part of a scene is swept: xyxy pixel edges of what no chip outside the
+            part sees. What is linked to anything beyond goes to `handed_on` undecided.
+
+    Attributes:
+        handed_on: Pieces that chips outside the part may have seen too; whoever takes them empties
+            the list.
 
     Example:
         >>> stitcher = Stitcher(shape_hw=(900, 900))
@@ -53,7 +66,15 @@ class Stitcher:
         ([], [])
     """
 
-    def __init__(self, *, shape_hw: tuple[int, int], options: StitchOptions | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        shape_hw: tuple[int, int],
+        options: StitchOptions | None = None,
+        unshared: tuple[int, int, int, int] | None = None,
+    ) -> None:
+        self.handed_on: list[Piece] = []
+        self._unshared = unshared or (0, 0, shape_hw[1], shape_hw[0])
         self._shape_hw = shape_hw
         self._options = options or StitchOptions()
         self._open: dict[Key, _Component] = {}
@@ -68,7 +89,7 @@ class Stitcher:
                 found in each, in the chip's frame.
 
         Returns:
-            Finished instances, in the order of their first chips.
+            Finished instances, in their order: ascending over all calls.
 
         Raises:
             ConfigError: The chips are not one row, or not below the last.
@@ -114,16 +135,21 @@ class Stitcher:
     def _close(self, row_off: int | None) -> list[Instance]:
         components = {id(c): c for c in self._open.values()}.values()
         done = [c for c in components if row_off is None or c.row_stop <= row_off]
-        finished = []
+        finished: list[Instance] = []
         for component in done:
             for piece in component.pieces:
                 del self._open[piece.key]
-            finished.extend(self._instances(component))
-        finished.sort(key=lambda item: item[0])
+            if all(self._is_unshared(piece) for piece in component.pieces):
+                finished.extend(self._instances(component))
+            else:
+                self.handed_on.extend(component.pieces)
         self._forget(row_off)
-        return [instance for _, instance in finished]
+        return sorted(finished, key=lambda instance: instance.order)
 
-    def _instances(self, component: _Component) -> list[tuple[Key, Instance]]:
+    def _is_unshared(self, piece: Piece) -> bool:
+        return overlap(piece.box, self._unshared) == piece.box
+
+    def _instances(self, component: _Component) -> list[Instance]:
         groups = [[piece] for piece in component.pieces]
         if len(component.pieces) > 1:
             groups = group_pieces(component.pieces, component.links, options=self._options)
@@ -132,7 +158,13 @@ class Stitcher:
             for group in groups
             if not self._is_unconfirmed(group)
         ]
-        return drop_duplicates(merged, least_ios=self._options.duplicate_ios) if merged else []
+        if not merged:
+            return []
+        kept = drop_duplicates(merged, least_ios=self._options.duplicate_ios)
+        return [
+            replace(instance, order=(component.row_stop, *key[:2], *_place(instance)))
+            for key, instance in kept
+        ]
 
     def _is_unconfirmed(self, group: list[Piece]) -> bool:
         """Say whether a group is slivers at chips' borders that a chip which sees more denies."""
@@ -153,6 +185,12 @@ class Stitcher:
             self._windows = {at: box for at, box in self._windows.items() if at[0] >= first}
         else:
             self._windows.clear()
+
+
+def _place(instance: Instance) -> tuple[int, ...]:
+    window = instance.window
+    weight = int(instance.soft.sum(dtype=np.int64))
+    return -weight, window.row_off, window.col_off, window.height, window.width
 
 
 def stitch(
