@@ -17,6 +17,7 @@ from benchmarks.memory import memory
 from benchmarks.peers import peers
 from benchmarks.real import real
 from benchmarks.report import as_page, as_table, describe_machine, write_json
+from benchmarks.scaling import scaling
 from benchmarks.stitching import stitching
 from benchmarks.training import training
 
@@ -38,6 +39,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "evaluation": evaluation,
     "loading": loading,
     "dedupe": dedupe,
+    "scaling": scaling,
 }
 
 

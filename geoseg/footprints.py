@@ -17,7 +17,7 @@ from geoseg.errors import FormatError
 from geoseg.polygonize import PolygonizeOptions, contour, to_ground
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
 
     from pyproj import CRS
 
@@ -126,15 +126,21 @@ def validate_footprints(footprints: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     return footprints[[*SCHEMA, footprints.geometry.name]]
 
 
-def settle_ids(ids: Sequence[str], taken: dict[str, int]) -> list[str]:
+def settle_ids(
+    ids: Sequence[str], taken: dict[str, int], *, repeated: Container[str] | None = None
+) -> list[str]:
     """Make ids unique that name one place: the first stays, the others are numbered.
 
     Args:
         ids: In the order of their instances.
         taken: How often each was given before; brought up to date.
+        repeated: Ids that come more than once, where that is known: only these are counted.
     """
     settled = []
     for name in ids:
+        if repeated is not None and name not in repeated:
+            settled.append(name)
+            continue
         taken[name] = taken.get(name, 0) + 1
         settled.append(name if taken[name] == 1 else _digest(name, taken[name]))
     return settled

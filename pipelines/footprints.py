@@ -2,9 +2,10 @@
 
     python pipelines/footprints.py a.tif b.tif -o out --config configs/footprints.yaml
 
-A scene that cannot be mapped is named at the end, and the others are mapped all the same. Exit
-codes are those of `geoseg`: 0 done, 3 done but some chips could not be read, 1 a scene failed, 2
-wrong use. No algorithm lives here.
+Options of `scale` (workers, GPUs, a cluster) make it resumable: the same call again goes on. A
+scene that cannot be mapped is named at the end, and the others are mapped all the same. Exit codes
+are those of `geoseg`: 0 done, 3 done but some chips could not be read, 1 a scene failed, 2 wrong
+use. No algorithm lives here.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg.config import load_config
 from geoseg.errors import GeosegError
+from geoseg.stages.base import Silence
+from geoseg.stages.blocks.job import run_blocks
 from geoseg.stages.export import OutputPlan
 from geoseg.stages.run import run
 
@@ -52,7 +55,11 @@ def map_scene(scene: str, folder: Path, config: Config, *, suffix: str) -> dict[
     """Map one scene into the folder; return its row of the table."""
     stem = Path(scene).stem
     plan = OutputPlan(vector=folder / f"{stem}{suffix}", preview=folder / f"{stem}.png")
-    summary = run(scene, plan, config).summary()
+    if config.scale.in_blocks:
+        tally = run_blocks([scene], [plan], config, progress=Silence())
+    else:
+        tally = run(scene, plan, config)
+    summary = tally.summary()
     seconds = round(summary["seconds"]["total"], 1)
     return {**summary, "failed": len(summary["failed"]), "seconds": seconds}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
 
 import geopandas as gpd
@@ -128,3 +129,30 @@ def test_crowdai_is_cleaned_trained_on_measured_and_described(tmp_path, capsys):
 def test_crowdai_that_is_not_there_is_one_line(tmp_path, capsys):
     assert pipeline("train_crowdai").main([str(tmp_path), "-o", str(tmp_path / "out")]) == 1
     assert "no annotations of split 'train'" in capsys.readouterr().err
+
+
+def test_benchmark_measures_each_number_of_workers(tmp_path, files, capsys):
+    benchmark = pipeline("benchmark")
+    table = tmp_path / "rows.json"
+    words = ["--scene", str(files.ids), "--workers", "1", "--set", ORACLE, "--json", str(table)]
+
+    assert benchmark.main(words) == 0
+
+    (row,) = json.loads(table.read_text())
+    assert (row["workers"], row["chips"], row["speed-up"]) == (1, 4, 1.0)
+    head, line = capsys.readouterr().out.splitlines()
+    assert len(head.split()) - 3 == len(line.split())  # three names have a blank
+
+    assert benchmark.main(["--scene", str(tmp_path / "none.tif")]) == 1
+    assert "none.tif" in capsys.readouterr().err
+
+
+def test_footprints_in_blocks_are_those_of_one_process(tmp_path, files):
+    footprints = pipeline("footprints")
+    words = [str(files.ids), "--set", ORACLE, "--format", ".parquet"]
+
+    assert footprints.main([*words, "-o", str(tmp_path / "a")]) == 0
+    assert footprints.main([*words, "-o", str(tmp_path / "b"), "--set", "scale.strict=true"]) == 0
+
+    a, b = (gpd.read_parquet(tmp_path / name / "town_ids.parquet") for name in "ab")
+    assert a.equals(b)

@@ -66,7 +66,7 @@ class _Verbs(click.Group):
         try:
             return super().invoke(ctx)
         except (KeyboardInterrupt, EOFError) as error:  # before click writes a line of its own
-            raise _Interrupted from error
+            raise _Interrupted(*error.args) from error
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Verbs, in pipeline order"):
@@ -106,8 +106,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     except GeosegError as error:
         code = EXIT_USAGE if isinstance(error, ConfigError | InputNotFoundError) else 1
         _fail(str(error), code, words)
-    except (click.Abort, KeyboardInterrupt, _Interrupted):
-        _fail("interrupted; nothing was written", code, words)
+    except (click.Abort, KeyboardInterrupt, _Interrupted) as error:
+        _fail(f"interrupted; {str(error) or 'nothing was written'}", code, words)
     except BrokenPipeError:
         sys.stderr.close()
     except Exception as error:  # noqa: BLE001 - the last net: a bug, or a model's own code

@@ -138,6 +138,7 @@ class Dask:
         self._plugin_key = plugin_key
         self._cores = cores or os.cpu_count() or 1
         self._hangs: Counter[str] = Counter()
+        self._flying: dict[str, Future] = {}
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -197,6 +198,7 @@ class Dask:
             for unit in source:
                 futures = self._submit(function, unit, roles, needs=needs, read=read)
                 waiting[futures[-1].key] = unit, futures
+                self._flying[futures[-1].key] = futures[-1]
                 completed.add(futures[-1])
                 return
 
@@ -205,12 +207,14 @@ class Dask:
                 submit_next()
             for future in completed:
                 unit, futures = waiting.pop(future.key)
+                del self._flying[future.key]
                 outcome = self._outcome(future)
                 for each in futures:
                     each.release()
                 submit_next()
                 yield unit, outcome
         finally:
+            self._flying.clear()
             with contextlib.suppress(*_LOST):
                 self.client.cancel([futures[-1] for _, futures in waiting.values()])
 
@@ -270,8 +274,10 @@ class Dask:
         key = str(key).removeprefix("read-")
         self._hangs[key] += 1
         log.warning("%s took longer than %g s", key, self._options.block_limit_s)
-        if self._hangs[key] >= HANGS_ALLOWED:
-            self.client.cancel([key], asynchronous=True, force=True)
+        if self._hangs[key] >= HANGS_ALLOWED and key in self._flying:
+            self.client.loop.add_callback(
+                self.client.cancel, [self._flying[key]], asynchronous=True, force=True
+            )
 
     def _roles(self) -> dict[str, int]:
         """Count the workers that may do each kind of work."""
@@ -290,27 +296,29 @@ class Dask:
     def _connect(self, stack: contextlib.ExitStack) -> Client:
         address: Any = self._options.scheduler
         if address is None:
-            workers = local_workers(self._options, cores=self._cores)
-            address = stack.enter_context(
-                SpecCluster(
-                    workers=workers,
-                    scheduler={
-                        "cls": Scheduler,
-                        "options": {
-                            "host": "127.0.0.1",
-                            "port": 0,
-                            "dashboard_address": "127.0.0.1:0",
-                        },
-                    },
-                    silence_logs=logging.CRITICAL,
-                )
-            )
+            address = self._start(stack)
         try:
             return stack.enter_context(Client(address, set_as_default=False))
         except (OSError, ValueError, TypeError) as error:
             raise ClusterError(
                 _lost(f"{address}: no Dask scheduler answers there", error)
             ) from error
+
+    def _start(self, stack: contextlib.ExitStack) -> SpecCluster:
+        scheduler = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
+        workers = local_workers(self._options, cores=self._cores)
+        try:
+            cluster = stack.enter_context(
+                SpecCluster(
+                    workers=workers,
+                    scheduler={"cls": Scheduler, "options": scheduler},
+                    silence_logs=logging.CRITICAL,
+                )
+            )
+        except (RuntimeError, OSError) as error:
+            raise ClusterError(_lost("the workers could not be started", error)) from error
+        stack.enter_context(_tended(cluster))
+        return cluster
 
     def _wait_for_workers(self) -> None:
         with _cluster_errors("start a worker"):
@@ -396,8 +404,9 @@ class _ModelPlugin(WorkerPlugin):  # type: ignore[misc] # distributed is not fol
     def setup(self, worker: Worker) -> None:
         """Tell the process its device, and load the model where models run."""
         device = os.environ.get(DEVICE_VARIABLE)
-        has_gpu = "GPU" in worker.state.total_resources
-        self._setup(device or ("cuda" if has_gpu else None), has_gpu)
+        marks = worker.state.total_resources
+        runs_models = "GPU" in marks or "CPU" not in marks
+        self._setup(device or ("cuda" if "GPU" in marks else None), runs_models)
 
 
 def _limited_with(function: Callable[[Any, Any], R], unit: Any, pixels: Any, limit_s: float) -> R:
@@ -428,6 +437,34 @@ def _limited(function: Callable[..., R], arguments: tuple[Any, ...], limit_s: fl
         timer.cancel()
 
 
+@contextlib.contextmanager
+def _tended(cluster: SpecCluster) -> Iterator[None]:
+    """Replace workers that nobody restarts: a nanny gives up when one dies as it starts."""
+    over = threading.Event()
+
+    def mend() -> None:
+        dead = [name for name, nanny in cluster.workers.items() if nanny.status.name in _ENDED]
+        for name in dead:
+            del cluster.workers[name]
+        if dead:
+            cluster.scale(len(cluster.worker_spec))
+
+    def tend() -> None:
+        while not over.wait(SETTLE_S):
+            cluster.loop.add_callback(mend)
+
+    thread = threading.Thread(target=tend, name="geoseg-tend", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+_ENDED: Final = {"failed", "closed"}
+
+
 def _version() -> str:
     from geoseg import __version__ as version  # noqa: PLC0415 - the worker's, not the client's
 
@@ -443,6 +480,7 @@ def _settings() -> Iterator[None]:
     values = {
         "distributed.scheduler.allowed-failures": DEATHS_ALLOWED,
         "distributed.worker.daemon": True,
+        "distributed.deploy.lost-worker-timeout": "1h",  # a slow restart is not a loss
         "distributed.admin.log-length": 1000,
     }
     with dask.config.set(values):

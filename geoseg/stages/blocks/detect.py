@@ -47,6 +47,7 @@ def detect_block(region: Region, pixels: Pixels | None = None) -> Outcome:
     """
     if (done := done_block(region)) is not None:
         return done
+    start = time.perf_counter()
     for attempt in range(1, TRIES + 1):
         tally, found = _detect(region, pixels)
         if not tally.failed or attempt == TRIES:
@@ -55,6 +56,7 @@ def detect_block(region: Region, pixels: Pixels | None = None) -> Outcome:
         time.sleep(PAUSE_S)
         SOURCES.drop(region.scene)
         pixels = None
+    tally.seconds["block"] = time.perf_counter() - start
     outcome = Outcome.of(tally)
     write_block(region, found, outcome)
     return outcome

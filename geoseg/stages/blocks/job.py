@@ -207,7 +207,11 @@ def _job(
         if executor is None:
             executor = _executor(config, scenes, run, stack, progress)
         job = _Job(scenes, executor, run, progress, strict=config.scale.strict)
-        yield job
+        try:
+            yield job
+        except KeyboardInterrupt as error:
+            kept = f"what is done is kept in {folder}: the same command again goes on from there"
+            raise KeyboardInterrupt(kept) from error
     if config.scale.run_dir is None and not job.tally.failed:
         run.remove()
 

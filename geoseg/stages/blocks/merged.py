@@ -54,10 +54,11 @@ def merged_footprints(scene: SceneJob) -> Iterator[tuple[gpd.GeoDataFrame, list[
         FormatError: A shard is missing or damaged.
     """
     taken: dict[str, int] = {}
+    repeated = _repeated_ids(scene)
     for table in _in_order(scene):
         for start in range(0, table.num_rows, BATCH_ROWS):
             part = table.slice(start, BATCH_ROWS)
-            yield _frame(part, scene, taken), _masks(part) if scene.keep_masks else []
+            yield _frame(part, scene, taken, repeated), _masks(part) if scene.keep_masks else []
 
 
 def merged_detections(scene: SceneJob) -> Iterator[tuple[Chip, Detections]]:
@@ -121,12 +122,24 @@ def _orders(table: pa.Table) -> NDArray[np.int64]:
     return np.asarray(column.flatten(), np.int64).reshape(-1, ORDER)
 
 
-def _frame(table: pa.Table, scene: SceneJob, taken: dict[str, int]) -> gpd.GeoDataFrame:
+def _repeated_ids(scene: SceneJob) -> set[str]:
+    """Return the ids that come more than once: 8 bytes each are in memory, not every id."""
+    parts = [np.zeros(0, np.uint64)]
+    for path in _shards(scene):
+        ids = pq.read_table(path, columns=["id"]).column("id").to_pylist()
+        parts.append(np.array([int(name, 16) for name in ids], np.uint64))
+    values, counts = np.unique(np.concatenate(parts), return_counts=True)
+    return {f"{value:016x}" for value in values[counts > 1].tolist()}
+
+
+def _frame(
+    table: pa.Table, scene: SceneJob, taken: dict[str, int], repeated: set[str]
+) -> gpd.GeoDataFrame:
     columns = {
         name: table.column(name).to_numpy()
         for name in ("label", "score", "area_m2", "n_chips", "touches_edge")
     }
-    ids = settle_ids(table.column("id").to_pylist(), taken)
+    ids = settle_ids(table.column("id").to_pylist(), taken, repeated=repeated)
     shapes = shapely.from_wkb(table.column("geometry").to_numpy())
     return gpd.GeoDataFrame(
         {"id": ids, **columns, "scene": scene.scene_id},

@@ -9,6 +9,7 @@ scene was cut into blocks.
 from __future__ import annotations
 
 import heapq
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -76,6 +77,7 @@ def stitch_region(region: Region) -> Outcome:
     key = footprints_key(region, sums)
     if (done := _done(region, key)) is not None:
         return done
+    start = time.perf_counter()
     tally = Tally()
     stitcher = Stitcher(
         shape_hw=(region.scene.grid.height, region.scene.grid.width),
@@ -93,6 +95,7 @@ def stitch_region(region: Region) -> Outcome:
             instances = stitcher.finish()
         _write(instances, region, shard, tally)
         _hand_on(stitcher.handed_on, looked, region, key)
+        tally.seconds["block"] = time.perf_counter() - start
         outcome = Outcome.of(tally)
         shard.about.setdefault("first", None)
         shard.about["outcome"] = outcome.to_dict()

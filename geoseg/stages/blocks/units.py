@@ -49,10 +49,10 @@ class Setup:
     sha256: str
     size_px: int
 
-    def __call__(self, device: str | None, is_device_worker: bool) -> None:
+    def __call__(self, device: str | None, runs_models: bool) -> None:
         """Take the device, and load the model where this worker is there to run it."""
         from geoseg.stages.blocks.detect import PREDICTORS  # noqa: PLC0415 - brings torch
 
         PREDICTORS.device = device
-        if is_device_worker:
+        if runs_models:
             PREDICTORS.get(self.config, sha256=self.sha256, size_px=self.size_px)
