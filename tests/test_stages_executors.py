@@ -189,6 +189,7 @@ def test_a_killed_client_goes_on_where_it_stopped(scene: Path, tmp_path: Path) -
     out, err = again.communicate(timeout=120)
     assert again.returncode == 0, err
     assert "footprints" in out
+    assert [line for line in err.splitlines() if not line.startswith("dashboard: http")] == []
     assert stages(run_dir)["infer"][1] >= done_before
     assert rows(tmp_path / "o.parquet") == expected(scene)
     assert leftovers(tmp_path) == []
@@ -302,12 +303,9 @@ def test_a_block_that_always_hangs_is_named_and_the_rest_is_done(
     options = {**SLOW, "model__name": "stubs:hanging_oracle", "scale__block_limit_s": 8.0}
     cfg = config(**{**options, "scale__block_chips": 2}, scale__workers=2)
     tally = map_blocks(scene, tmp_path / "o.parquet", cfg)
-    names = [name for name, _ in tally.failed]
-    assert names, "the building with id 1 is in one block at least"
-    assert all(name.startswith("block s/b") for name in names)
-    assert all("took longer than 8 s" in reason for _, reason in tally.failed)
+    assert tally.failed == [("block s/b0000-0001", "took longer than 8 s, 2 times")]
     found = gpd.read_parquet(tmp_path / "o.parquet")
-    assert len(found) > 30
+    assert 40 < len(found) < len(expected(scene))
 
 
 @pytest.fixture

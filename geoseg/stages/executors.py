@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import logging
 import math
 import os
@@ -161,10 +160,8 @@ class Dask:
         self._stack.__exit__(None, None, None)
 
     @property
-    def dashboard_link(self) -> str | None:
-        """Address of the cluster's dashboard; None where bokeh, which draws it, is not there."""
-        if self._options.scheduler is None and importlib.util.find_spec("bokeh") is None:
-            return None
+    def dashboard_link(self) -> str:
+        """Address of the cluster's dashboard."""
         link: str = self.client.dashboard_link
         return link
 
@@ -483,8 +480,14 @@ def _settings() -> Iterator[None]:
         "distributed.deploy.lost-worker-timeout": "1h",  # a slow restart is not a loss
         "distributed.admin.log-length": 1000,
     }
-    with dask.config.set(values):
-        yield
+    chatter = logging.getLogger("distributed")
+    before = chatter.level
+    chatter.setLevel(logging.CRITICAL)  # what matters comes to us as errors
+    try:
+        with dask.config.set(values):
+            yield
+    finally:
+        chatter.setLevel(before)
 
 
 @contextlib.contextmanager

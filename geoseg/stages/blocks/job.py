@@ -248,8 +248,7 @@ def _executor(
     setup = units.Setup(config=config, sha256=sha256, size_px=scenes[0].size_px)
     cluster = stack.enter_context(Dask(scale, setup=setup, plugin_key=f"{model['name']}-{sha256}"))
     cluster.check_folder(run.folder)
-    if link := cluster.dashboard_link:
-        progress.say(f"dashboard: {link}")
+    progress.say(f"dashboard: {cluster.dashboard_link}")
     return cluster
 
 
