@@ -36,7 +36,7 @@ def slow_oracle() -> torch.nn.Module:
 
 
 def hanging_oracle() -> torch.nn.Module:
-    """Build an oracle that hangs at the building with id 4, which lies in one block of the tests."""
+    """Build an oracle that hangs at building 4, which lies in one block of the tests."""
     model = noisy_oracle()
 
     def wait(_module: Any, images: tuple[list[Any]]) -> None:
