@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from geoseg.chips import ChipPlan
 from geoseg.errors import ConfigError, ReadError
@@ -98,6 +98,9 @@ def infer_blocks(
     return job.tally
 
 
+INFER: Final = "infer"
+
+
 class _Job:
     """The stages of a run, with what they share."""
 
@@ -115,11 +118,13 @@ class _Job:
         self.run = run
         self.progress = progress
         self.strict = strict
-        self.tally = Tally(chips=sum(len_chips(scene) for scene in scenes))
+        self.places = sum(scene.shape_chips[0] * scene.shape_chips[1] for scene in scenes)
+        """Chips, or gaps between them where there is an area of interest: what progress counts."""
+        self.tally = Tally()
 
     def detect(self) -> None:
         """Run the model over every block."""
-        self._stage("infer", units.detect, 0, needs="model", read=units.read)
+        self._stage(INFER, units.detect, 0, needs="model", read=units.read)
 
     def stitch(self) -> None:
         """Stitch regions, from blocks up to whole scenes."""
@@ -136,27 +141,21 @@ class _Job:
         needs: Any,
         read: Callable[[Region], Any] | None = None,
     ) -> None:
-        counts_chips = name == "infer"
-        chips = self.tally.chips
         work = list(self._regions(level))
-        self.run.begin(name, units=len(work), chips=chips)
-        self.progress.start(name, chips)
+        self.run.begin(name, units=len(work), chips=self.places)
+        self.progress.start(name, self.places)
         done = 0
         ended = self.executor.map(function, work, needs=needs, read=read)
         with closing(ended):  # type: ignore[type-var] # a generator, in every executor
             for region, result in ended:
                 size = len(region.rows) * len(region.cols)
                 outcome = self._outcome(region, result, size)
-                if counts_chips:
-                    self.tally.inferred += outcome.inferred
-                    self.tally.skipped += outcome.skipped
-                    self.tally.detections += outcome.detections
-                    self.tally.area_m2 += outcome.area_m2
-                self.tally.failed += outcome.failed
+                if name == INFER:
+                    outcome.add_to(self.tally)
                 self.run.note(name, region.name, outcome, chips=size)
                 self.progress.advance(size)
                 done += size
-        self.progress.advance(max(0, chips - done))
+        self.progress.advance(self.places - done)
         self.run.end(name)
         stage = self.run.manifest.stages[name]
         self.tally.seconds[name] = (stage.ended or 0.0) - stage.started
@@ -168,19 +167,14 @@ class _Job:
 
     def _outcome(self, region: Region, result: Outcome | UnitLostError, size: int) -> Outcome:
         if isinstance(result, UnitLostError):
-            if region.level > 0 or self.strict or "infer" in self.tally.seconds:
-                raise result
+            if self.strict or INFER in self.tally.seconds:  # without it nothing can be stitched
+                raise UnitLostError(f"{region.name}: {result}")
             result = Outcome.lost(f"block {region.name}", str(result), chips=size)
             write_block(region, [], result)  # of nothing, so that the others can be stitched
         if result.failed and self.strict:
             name, reason = result.failed[0]
             raise ReadError(f"{name}: {reason}")
         return result
-
-
-def len_chips(scene: SceneJob) -> int:
-    """Return the number of places for chips in a scene's plan."""
-    return scene.shape_chips[0] * scene.shape_chips[1]
 
 
 @contextmanager

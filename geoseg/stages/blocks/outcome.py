@@ -57,9 +57,7 @@ class Outcome:
         return cls(**{**values, "failed": failed, "reused": reused})
 
     def add_to(self, tally: Tally) -> None:
-        """Count this outcome in a run's tally."""
-        for name in ("inferred", "skipped", "detections", "footprints", "area_m2"):
+        """Count this outcome in a run's tally, but for seconds: units run side by side."""
+        for name in ("chips", "inferred", "skipped", "detections", "area_m2"):
             setattr(tally, name, getattr(tally, name) + getattr(self, name))
         tally.failed += self.failed
-        for stage, value in self.seconds.items():
-            tally.seconds[stage] = tally.seconds.get(stage, 0.0) + value

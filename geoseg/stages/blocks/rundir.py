@@ -17,7 +17,7 @@ import platform
 import shutil
 import time
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from geoseg.config import dump_config
 from geoseg.errors import BusyError, FormatError, InputNotFoundError, OutputError
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 State = Literal["running", "done", "failed", "interrupted"]
 
 OURS: Final = "run.yaml"
+JOURNAL: Final = "blocks.jsonl"
 WRITE_EVERY_S: Final = 1.0
 """How often the manifest is brought up to date."""
 
@@ -108,6 +109,17 @@ class RunManifest:
             manifest.state = "interrupted"
         return manifest
 
+    @staticmethod
+    def units(folder: Path) -> Iterator[dict[str, Any]]:
+        """Yield what is known about each unit that ended: stage, name, time, seconds, counts.
+
+        A line that a killed run left unfinished is passed over.
+        """
+        with (folder / JOURNAL).open(encoding="utf-8") as file:
+            for line in file:
+                with contextlib.suppress(ValueError):
+                    yield dict(json.loads(line))
+
 
 FAILURES_KEPT: Final = 1000
 
@@ -139,7 +151,7 @@ class RunDir:
             stack.enter_context(_lock(self.folder))
             remove_temporary(self.folder)
             _replace(self.folder / OURS, dump_config(self._config))
-            journal = self.folder / "blocks.jsonl"
+            journal = self.folder / JOURNAL
             self._journal = stack.enter_context(journal.open("w", encoding="utf-8"))
             self._stack = stack.pop_all()
         self.write_manifest()
