@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @options.scene_options
 @options.chip_options
 @options.model_options
+@options.tta_options
 @options.score_option
 @options.scale_options
 @options.config_options

@@ -136,6 +136,20 @@ model_options = _all(
         "--batch-size", "model__batch_size", type=int, help="Chips per forward pass [by device]."
     ),
 )
+tta_options = _all(
+    click.option(
+        "--tta",
+        "tta__views",
+        type=click.Choice(["none", "hflip", "d4", "d4+scale"]),
+        help="Look at each chip from several sides: 2, 8 or 9 times the work [none].",
+    ),
+    click.option(
+        "--tta-merge",
+        "tta__merge",
+        type=click.Choice(["mean", "gmean", "max", "min", "median"]),
+        help="How what the sides show is merged [mean].",
+    ),
+)
 score_option = click.option(
     "--score",
     "model__score",

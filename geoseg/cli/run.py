@@ -24,6 +24,7 @@ from geoseg.cli import options
 @options.scene_options
 @options.chip_options
 @options.model_options
+@options.tta_options
 @options.score_option
 @options.shape_options
 @options.scale_options

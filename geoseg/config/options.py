@@ -15,6 +15,7 @@ from geoseg.chips import CHIP_OVERLAP_PX
 from geoseg.errors import ConfigError
 from geoseg.polygonize import PolygonizeOptions
 from geoseg.stitch import StitchOptions
+from geoseg.tta import TtaOptions
 
 MAX_READERS = 64
 MAX_BATCH_SIZE = 4096
@@ -149,6 +150,7 @@ class Config:
     scene: SceneOptions = field(default_factory=SceneOptions)
     chips: ChipOptions = field(default_factory=ChipOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
+    tta: TtaOptions = field(default_factory=TtaOptions)
     stitch: StitchOptions = field(default_factory=StitchOptions)
     polygonize: PolygonizeOptions = field(default_factory=PolygonizeOptions)
     scale: ScaleOptions = field(default_factory=ScaleOptions)

@@ -14,6 +14,7 @@ from geoseg.stages.planning import open_planned
 from geoseg.stages.staging import check_apart
 from geoseg.stages.store import DetectionWriter, check_detections_output
 from geoseg.stages.tile import limit_to_aoi, owned_area_m2
+from geoseg.tta import ViewsPredictor
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from geoseg.grid import Grid
     from geoseg.raster import ChipSource, Scene
     from geoseg.stages.store import Origin
+    from geoseg.tta import ChipPredictor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -57,17 +59,20 @@ def open_work(path: str, config: Config, stack: ExitStack) -> Work:
     )
 
 
-def load_predictor(config: Config, *, size_px: int) -> Predictor:
-    """Load the model that the config names, for chips of `size_px`."""
+def load_predictor(config: Config, *, size_px: int) -> ChipPredictor:
+    """Load the model that the config names, for chips of `size_px`, with the views it asks for."""
     options = config.model
     model = load_model(
         options.name, device=options.device, score_threshold=options.score, chip_size_px=size_px
     )
-    return Predictor(model, score_threshold=options.score, batch_size=options.batch_size)
+    predictor = Predictor(model, score_threshold=options.score, batch_size=options.batch_size)
+    if config.tta.views == "none":
+        return predictor
+    return ViewsPredictor(predictor, config.tta, score_threshold=options.score)
 
 
 def detect(
-    work: Work, predictor: Predictor, config: Config, tally: Tally, progress: Progress
+    work: Work, predictor: ChipPredictor, config: Config, tally: Tally, progress: Progress
 ) -> Generator[tuple[Chip, Detections], None, None]:
     """Yield each chip that holds data with what was found in it, counting as it goes."""
     tally.chips = len(work.chips)

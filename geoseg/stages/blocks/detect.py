@@ -24,9 +24,9 @@ if TYPE_CHECKING:
     from geoseg.chips import Chip
     from geoseg.config import Config
     from geoseg.detections import Detections
-    from geoseg.predict import Predictor
     from geoseg.stages.blocks.plan import Region
     from geoseg.stages.blocks.sources import Pixels
+    from geoseg.tta import ChipPredictor
 
 TRIES: Final = 2
 PAUSE_S: Final = 0.5
@@ -67,16 +67,16 @@ class _Predictors:
 
     def __init__(self) -> None:
         self._key: Any = None
-        self._predictor: Predictor | None = None
+        self._predictor: ChipPredictor | None = None
         self._lock = threading.Lock()
         self.device: str | None = None
         """Where this process runs models, whatever the config says; set by who started it."""
 
-    def get(self, config: Config, *, sha256: str, size_px: int) -> Predictor:
+    def get(self, config: Config, *, sha256: str, size_px: int) -> ChipPredictor:
         """Return the predictor of a config, loading it unless it is the one at hand."""
         if self.device is not None:
             config = replace(config, model=replace(config.model, device=self.device))
-        key = (config.model, sha256, size_px)
+        key = (config.model, config.tta, sha256, size_px)
         with self._lock:
             if self._predictor is None or self._key != key:
                 self._predictor = None
@@ -96,9 +96,9 @@ PREDICTORS: Final = _Predictors()
 def _detect(region: Region, pixels: Pixels | None) -> tuple[Tally, list[tuple[Chip, Detections]]]:
     scene = region.scene
     tally = Tally()
-    source, chips = SOURCES.open(region)
+    source, chips = SOURCES.open(region) if pixels is None else (pixels, list(pixels.chips))
     work = Work(
-        source=source if pixels is None else pixels,
+        source=source,
         chips=chips,
         origin=scene.origin,
         size_px=scene.size_px,

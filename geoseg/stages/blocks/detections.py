@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
@@ -25,9 +26,11 @@ VERSION: Final = 1
 def detections_key(region: Region) -> str:
     """Return the digest of what a block's detections depend on, but for the least score.
 
-    Detections of a lower score hold those of a higher, so that is compared, not hashed.
+    Detections of a lower score hold those of a higher, so that is compared, not hashed. With
+    several views they do not: what few views found is scored by it.
     """
     scene, config = region.scene, region.scene.config
+    plain = config.tta.views == "none"
     return make_key(
         stage="infer",
         version=VERSION,
@@ -35,6 +38,7 @@ def detections_key(region: Region) -> str:
         read=[config.scene.bands, config.scene.rescale],
         aoi=None if config.scene.aoi is None else file_identity(config.scene.aoi),
         chips=[scene.size_px, config.chips.overlap_px],
+        tta=None if plain else [asdict(config.tta), config.model.score],
         model=[scene.origin.model.get(name) for name in ("name", "version", "sha256")],
         block=[*_ends(region.rows), *_ends(region.cols)],
     )

@@ -7,6 +7,7 @@ goes on from there.
 from __future__ import annotations
 
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -224,10 +225,20 @@ def describe(path: str, config: Config, folder: Path, *, keep_masks: bool = Fals
         plan=plan if isinstance(plan, ChipPlan) else None,
         shape_chips=(plan.rows, plan.cols),
         size_px=planned.size_px,
-        config=config,
+        config=_wherever(config),
         folder=folder,
         keep_masks=keep_masks,
     )
+
+
+def _wherever(config: Config) -> Config:
+    """Return a config whose paths hold in workers with another working directory."""
+    scene, model = config.scene, config.model
+    if scene.aoi is not None and Path(scene.aoi).exists():
+        scene = replace(scene, aoi=str(Path(scene.aoi).absolute()))
+    if Path(model.name).is_file():
+        model = replace(model, name=str(Path(model.name).absolute()))
+    return replace(config, scene=scene, model=model)
 
 
 def _executor(
@@ -239,7 +250,7 @@ def _executor(
         return Serial()
     model = scenes[0].origin.model
     sha256 = str(model.get("sha256"))
-    setup = units.Setup(config=config, sha256=sha256, size_px=scenes[0].size_px)
+    setup = units.Setup(config=scenes[0].config, sha256=sha256, size_px=scenes[0].size_px)
     cluster = stack.enter_context(Dask(scale, setup=setup, plugin_key=f"{model['name']}-{sha256}"))
     cluster.check_folder(run.folder)
     progress.say(f"dashboard: {cluster.dashboard_link}")

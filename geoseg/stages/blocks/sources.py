@@ -40,6 +40,8 @@ class Pixels:
     Shapes: B chips that hold data, S side of a batch's frame.
     """
 
+    chips: tuple[Chip, ...]
+    """All that are to be looked at."""
     images: NDArray[np.uint8]
     """(B, 3, S, S)"""
     valid: NDArray[np.bool_]
@@ -153,4 +155,4 @@ def read_block(region: Region) -> Pixels | None:
             images, valid = batch.images, batch.valid
             names = [chip.name for chip in batch.chips]
     places = {name: i for i, name in enumerate(names)}
-    return Pixels(images=images, valid=valid, places=places, failed=failed)
+    return Pixels(chips=tuple(chips), images=images, valid=valid, places=places, failed=failed)
