@@ -6,11 +6,11 @@ Prints a JSON line: peak memory of this process, seconds after the model is load
 from __future__ import annotations
 
 import json
-import resource
 import sys
 import time
 from pathlib import Path
 
+from benchmarks.peak import peak_bytes
 from geoseg.config import Config, ModelOptions
 from geoseg.stages.export import OutputPlan
 from geoseg.stages.run import run
@@ -33,20 +33,6 @@ def main() -> None:
             }
         )
     )
-
-
-def peak_bytes() -> int:
-    """Return the most resident memory this process has held.
-
-    From /proc where there is one: `getrusage` there also counts the parent as it was at the fork.
-    """
-    status = Path("/proc/self/status")
-    if status.is_file():
-        for line in status.read_text().splitlines():
-            if line.startswith("VmHWM:"):
-                return int(line.split()[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ import shutil
 import sys
 from pathlib import Path
 
-from benchmarks.probe import peak_bytes
+from benchmarks.peak import peak_bytes
 from geoseg.config import load_config
 from geoseg.stages.base import Silence
 from geoseg.stages.blocks.job import run_blocks

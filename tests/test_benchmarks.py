@@ -21,6 +21,7 @@ from benchmarks.exactness import exactness, painted_outlines
 from benchmarks.memory import memory
 from benchmarks.report import as_page, as_table, describe_machine
 from benchmarks.rows import Row, at_least, at_most
+from benchmarks.scaling import scaling
 from benchmarks.training import training
 from geoseg.testing import make_town
 
@@ -52,6 +53,14 @@ def test_exactness_holds_on_a_tiny_town(tmp_path):
     perfect = [row for row in rows if " oracle" in row.name and row.met is not None]
     assert len(perfect) == 2 * 4
     assert all(row.met for row in perfect)
+
+
+@pytest.mark.slow
+def test_scaling_measures_speed_idleness_and_memory(tmp_path):
+    rows = scaling(tmp_path, busy_side=4, brief_side=4, huge_side=4)
+    check_rows(rows, "scaling")
+    assert [row.unit for row in rows] == ["", "", "MB"]
+    assert all(row.value is not None for row in rows)
 
 
 def test_painted_outlines_cover_exactly_the_painted_pixels():
