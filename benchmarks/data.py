@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from benchmarks.probe import peak_bytes
+from benchmarks.peak import peak_bytes
 from benchmarks.rows import Row, at_least, at_most, exactly
 from geoseg.data.cocofile import read_coco
 from geoseg.data.dedupe import find_duplicates, take_prints
