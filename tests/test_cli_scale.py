@@ -41,8 +41,7 @@ def test_several_scenes_go_to_a_folder_a_file_each(tmp_path: Path, capsys: Captu
 
 def test_one_scene_to_a_folder_is_named_after_it(tmp_path: Path, capsys: Capture) -> None:
     scene = write_scene(tmp_path / "town.tif")
-    (tmp_path / "out").mkdir()
-    succeed(capsys, "run", scene, "-o", tmp_path / "out", *ORACLE)
+    succeed(capsys, "run", scene, "-o", f"{tmp_path}/out/", *ORACLE)
     assert len(gpd.read_parquet(tmp_path / "out" / "town.parquet")) == 71
 
 
@@ -56,6 +55,10 @@ def test_outputs_that_do_not_fit_several_scenes_are_wrong_use(
     mask = call(capsys, "run", *scenes, "-o", tmp_path / "o", "--mask", tmp_path / "m.tif", *ORACLE)
     assert mask.code == 2
     assert_one_line(mask, "for one scene")
+    wrong = call(capsys, "run", *scenes, "-o", tmp_path / "new", "--format", ".doc", *ORACLE)
+    assert wrong.code == 2
+    assert_one_line(wrong, ".doc")
+    assert not (tmp_path / "new").exists()
     twice = call(capsys, "run", scenes[0], scenes[0], "-o", tmp_path / "o", *ORACLE)
     assert twice.code == 2
     assert_one_line(twice, "different file names")

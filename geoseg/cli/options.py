@@ -261,31 +261,41 @@ def make_plan(parameters: dict[str, Any]) -> OutputPlan:
 def make_plans(scenes: Sequence[str], parameters: dict[str, Any]) -> list[OutputPlan]:
     """Return the outputs of a call for each of its scenes, checked.
 
-    Several scenes, or an output that is a folder, give a file for each scene, named after it.
+    Several scenes, or an output that ends in a slash, give a folder with a file for each scene,
+    named after it.
     """
-    output = parameters["output"]
-    if len(scenes) == 1 and not _is_folder(output):
-        return [make_plan(parameters)]
-    if len(scenes) > 1 and not _is_folder(output):
-        raise click.UsageError(f"several scenes need a folder, such as -o out/; got -o {output}")
+    text = parameters["output"]
+    output = Path(text)
+    if len(scenes) == 1 and not text.endswith("/"):
+        return [make_plan({**parameters, "output": output})]
+    if not (text.endswith("/") or output.is_dir() or (text and not output.suffix)):
+        raise click.UsageError(f"several scenes need a folder, such as -o out/; got -o {text}")
     if parameters["mask"] is not None or parameters["preview"] is not None:
         raise click.UsageError("--mask and --preview are for one scene and one file")
     from geoseg.stages.export import OutputPlan
 
-    with wrong_use():
-        try:
-            output.mkdir(exist_ok=True)
-        except OSError as error:
-            raise click.UsageError(f"{output}: cannot be made ({error.strerror})") from error
-        suffix = parameters["suffix"]
-        plans = [OutputPlan(vector=output / f"{PurePath(s).stem}{suffix}") for s in scenes]
+    suffix = parameters["suffix"]
+    plans = [OutputPlan(vector=output / f"{PurePath(scene).stem}{suffix}") for scene in scenes]
+    with wrong_use(), made_folder(output):
         for plan in plans:
             plan.check()
     return plans
 
 
-def _is_folder(output: Path) -> bool:
-    return output.is_dir() or not output.suffix
+@contextlib.contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make a folder unless it is there; on failure it is as it was."""
+    is_new = not folder.exists()
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise click.UsageError(f"{folder}: cannot be made ({error.strerror})") from error
+    try:
+        yield
+    except BaseException:
+        if is_new:
+            folder.rmdir()
+        raise
 
 
 @contextlib.contextmanager

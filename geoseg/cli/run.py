@@ -11,7 +11,12 @@ from geoseg.cli import options
 
 @click.command("run")
 @click.argument("scenes", metavar="SCENE...", nargs=-1, required=True, type=click.Path())
-@options.output_option
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    help="The file to write; a folder for several scenes, or with a slash at its end.",
+)
 @click.option(
     "--format",
     "suffix",
