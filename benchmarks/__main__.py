@@ -20,6 +20,7 @@ from benchmarks.report import as_page, as_table, describe_machine, write_json
 from benchmarks.scaling import scaling
 from benchmarks.stitching import stitching
 from benchmarks.training import training
+from benchmarks.tta import tta
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +41,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "loading": loading,
     "dedupe": dedupe,
     "scaling": scaling,
+    "tta": tta,
 }
 
 

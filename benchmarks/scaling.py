@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import rasterio
+from affine import Affine
 
 from benchmarks.rows import Row, at_least, at_most
 
@@ -113,7 +114,7 @@ def sparse_scene(path: Path, side: int) -> Path:
         compress="deflate",
         SPARSE_OK=True,
         crs="EPSG:32636",
-        transform=rasterio.transform.from_origin(300_000, 9_000_000, 0.3, 0.3),
+        transform=Affine(0.3, 0, 300_000, 0, -0.3, 9_000_000),
     ):
         pass
     return path

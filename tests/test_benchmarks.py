@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import __main__ as program
 from benchmarks import efficiency, peers, real, stitching
+from benchmarks import tta as views
 from benchmarks.clock import Times, interleave
 from benchmarks.cold import cold
 from benchmarks.data import dedupe, loading
@@ -43,7 +44,7 @@ def check_rows(rows, benchmark):
 
 @pytest.fixture
 def no_real_scenes(monkeypatch):
-    for module in (efficiency, peers, real):
+    for module in (efficiency, peers, real, views):
         monkeypatch.setattr(module, "real_scene", lambda _: None)
 
 
@@ -53,6 +54,12 @@ def test_exactness_holds_on_a_tiny_town(tmp_path):
     perfect = [row for row in rows if " oracle" in row.name and row.met is not None]
     assert len(perfect) == 2 * 4
     assert all(row.met for row in perfect)
+
+
+def test_views_cost_and_worth_have_rows(tmp_path, no_real_scenes):
+    rows = views.tta(tmp_path, size_px=300, rounds=1, model="geoseg.testing:oracle")
+    check_rows(rows, "tta")
+    assert [row.value is None for row in rows] == [False, True]
 
 
 @pytest.mark.slow

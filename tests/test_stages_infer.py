@@ -58,8 +58,8 @@ def test_detections_come_in_chip_order_with_their_origin(tmp_path: Path) -> None
     origin = detections_origin(tmp_path / "d.parquet")
     assert origin.labels == {1: "building"}
     assert origin.grid == town().grid
-    assert origin.config == config().to_dict() | {
-        "scene": {**config().to_dict()["scene"]},
+    assert origin.config == config().recorded() | {
+        "scene": {**config().recorded()["scene"]},
     }
     assert (counter.total, counter.done) == (9, 9)
     assert readers() == []
