@@ -34,6 +34,31 @@ def test_what_is_wrong_is_shown_and_mended(capsys, root, tmp_path):
     assert "--fix is for one document" in refused.err
 
 
+def test_a_clean_copy_does_not_replace_what_it_is_of(capsys, root):
+    document = root / "train" / "annotation.json"
+    before = document.read_bytes()
+    done = call(capsys, "data", "check", str(document), "--fix", str(document))
+    assert done.code == 2
+    assert "is an input of this run too" in done.err
+    assert document.read_bytes() == before
+
+
+def test_chips_in_folders_keep_their_folders_names(capsys, root, tmp_path):
+    images = root / "train" / "images"
+    (images / "deep").mkdir()
+    document = json.loads((root / "train" / "annotation.json").read_text())
+    first, second = document["images"][:2]
+    (images / first["file_name"]).rename(images / "deep" / second["file_name"])
+    first["file_name"] = f"deep/{second['file_name']}"
+    (root / "train" / "annotation.json").write_text(json.dumps(document))
+    manifest = tmp_path / "m.json"
+    path = str(root / "train" / "annotation.json")
+    assert call(capsys, "data", "dedupe", path, "--manifest", str(manifest)).code == 0
+    (split,) = json.loads(manifest.read_text())["splits"].values()
+    named = {*split["kept"], *split["dropped"]}
+    assert named == {image["file_name"] for image in document["images"]}
+
+
 def test_copies_and_leaks_are_counted(capsys, root, tmp_path):
     manifest = tmp_path / "m.json"
     done = call(capsys, "data", "dedupe", str(root), "--manifest", str(manifest), "--json")

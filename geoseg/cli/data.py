@@ -41,10 +41,13 @@ def check_command(
 ) -> int:
     """Find what breaks training; exit code 3 if there is something."""
     from geoseg.data.check import check, fix
+    from geoseg.stages.staging import check_apart
 
     splits = _splits(source, images, small=small)
     if fix_to is not None and len(splits) > 1:
         raise click.UsageError("--fix is for one document: give train/annotation.json and so on")
+    if fix_to is not None:
+        check_apart([fix_to], [splits[0].document])
     results = {}
     for split in splits:
         checked = (
@@ -90,7 +93,8 @@ def dedupe_command(
     chips = {
         s.name: [s.images / n for n in read_coco(s.document).images.file_names] for s in splits
     }
-    found = find_duplicates(take_prints(chips))
+    folders = {split.name: split.images for split in splits}
+    found = find_duplicates(take_prints(chips, folders=folders))
     if len(splits) == 1:
         drop_from = splits[0].name
     clean = clean_manifest(found, drop_from=drop_from)

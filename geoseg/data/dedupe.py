@@ -86,12 +86,17 @@ class Duplicates:
 
 
 def take_prints(
-    chips: Mapping[str, Sequence[Path]], *, advance: Callable[[int], None] = lambda _: None
+    chips: Mapping[str, Sequence[Path]],
+    *,
+    folders: Mapping[str, Path] | None = None,
+    advance: Callable[[int], None] = lambda _: None,
 ) -> Prints:
     """Read the thumbnails of all chips.
 
     Args:
         chips: Split to the paths of its chips.
+        folders: Split to the folder that its chips' names start from; by default a chip is called
+            by its file's name alone.
         advance: Told how many more were read.
 
     Raises:
@@ -105,7 +110,8 @@ def take_prints(
     for split, paths in chips.items():
         for path in paths:
             grey = read_grey(path)
-            names.append(path.name)
+            home = (folders or {}).get(split, path.parent)
+            names.append(path.relative_to(home).as_posix())
             splits.append(split)
             thumbs.append(_thumb(grey))
             digests.append(hashlib.blake2b(grey.tobytes(), digest_size=16).digest())
