@@ -71,6 +71,7 @@ def test_outputs_that_do_not_fit_several_scenes_are_wrong_use(
         (("--gpus", 1, "--devices", "cpu"), "gpus or devices, not both"),
         (("--scheduler", "tcp://head:1", "--workers", 2), "of this machine"),
         (("--devices", "cpu,,cpu"), "names such as"),
+        (("--scheduler", "nonsense"), "tcp://head:8786"),
         (("--devices", "cuda:99"), "found"),
         (("--gpus", 99), "--gpus 99: found"),
     ],
@@ -82,7 +83,15 @@ def test_wrong_numbers_of_workers_are_one_line(
     outcome = call(capsys, "run", scene, "-o", tmp_path / "o.parquet", *ORACLE, *words)
     assert outcome.code in (1, 2)
     assert_one_line(outcome, says)
-    assert not (tmp_path / "o.parquet").exists()
+    assert [path.name for path in tmp_path.iterdir()] == ["s.tif"]
+
+
+def test_a_missing_scene_leaves_no_folder(tmp_path: Path, capsys: Capture) -> None:
+    scenes = (write_scene(tmp_path / "s.tif"), tmp_path / "none.tif")
+    outcome = call(capsys, "run", *scenes, "-o", f"{tmp_path}/out/", *ORACLE)
+    assert outcome.code == 2
+    assert_one_line(outcome, "none.tif")
+    assert [path.name for path in tmp_path.iterdir()] == ["s.tif"]
 
 
 def test_failed_chips_give_code_3_and_strict_stops(tmp_path: Path, capsys: Capture) -> None:

@@ -276,26 +276,26 @@ def make_plans(scenes: Sequence[str], parameters: dict[str, Any]) -> list[Output
 
     suffix = parameters["suffix"]
     plans = [OutputPlan(vector=output / f"{PurePath(scene).stem}{suffix}") for scene in scenes]
-    with wrong_use(), made_folder(output):
+    _make_folder(output)
+    with wrong_use():
         for plan in plans:
             plan.check()
     return plans
 
 
-@contextlib.contextmanager
-def made_folder(folder: Path) -> Iterator[None]:
-    """Make a folder unless it is there; on failure it is as it was."""
-    is_new = not folder.exists()
+def _make_folder(folder: Path) -> None:
+    """Make a folder unless it is there; one that is still empty when the call ends goes again."""
     try:
-        folder.mkdir(exist_ok=True)
+        if not folder.is_dir():
+            folder.mkdir()
+            click.get_current_context().call_on_close(lambda: _remove_empty(folder))
     except OSError as error:
         raise click.UsageError(f"{folder}: cannot be made ({error.strerror})") from error
-    try:
-        yield
-    except BaseException:
-        if is_new:
-            folder.rmdir()
-        raise
+
+
+def _remove_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()
 
 
 @contextlib.contextmanager

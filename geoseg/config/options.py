@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
@@ -20,6 +21,7 @@ from geoseg.tta import TtaOptions
 MAX_READERS = 64
 MAX_BATCH_SIZE = 4096
 MAX_WORKERS = 4096
+_ADDRESS = re.compile(r"[a-z]+://\S+|[^\s:/]+:\d+")
 _STRICT: dict[str, str] = {"extra": "forbid"}
 
 
@@ -128,6 +130,10 @@ class ScaleOptions:
             raise ConfigError("give gpus or devices, not both")
         if self.devices is not None and not 1 <= len(self.devices) <= MAX_WORKERS:
             raise ConfigError(f"devices must name 1 to {MAX_WORKERS}, got {len(self.devices)}")
+        if self.scheduler is not None and not _ADDRESS.fullmatch(self.scheduler):
+            raise ConfigError(
+                f"scheduler must be an address such as tcp://head:8786, got {self.scheduler[:60]!r}"
+            )
         local = (self.workers, self.gpus, self.devices)
         if self.scheduler is not None and any(value is not None for value in local):
             raise ConfigError(

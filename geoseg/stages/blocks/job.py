@@ -6,6 +6,7 @@ goes on from there.
 
 from __future__ import annotations
 
+import shutil
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -198,7 +199,11 @@ def _job(
     ids = [scene.scene_id for scene in scenes]
     if doubled := sorted({name for name in ids if ids.count(name) > 1}):
         raise ConfigError(f"scenes must have different file names, got {doubled[0]!r} twice")
-    with RunDir(folder, config, outputs=outputs) as run, ExitStack() as stack:
+    is_new = not folder.exists()
+    with ExitStack() as stack:
+        if is_new and config.scale.run_dir is None:
+            stack.callback(_remove_unless_begun, folder)
+        run = stack.enter_context(RunDir(folder, config, outputs=outputs))
         if executor is None:
             executor = _executor(config, scenes, run, stack, progress)
         job = _Job(scenes, executor, run, progress, strict=config.scale.strict)
@@ -209,6 +214,12 @@ def _job(
             raise KeyboardInterrupt(kept) from error
     if config.scale.run_dir is None and not job.tally.failed:
         run.remove()
+
+
+def _remove_unless_begun(folder: Path) -> None:
+    """Remove a folder in which no unit has been done: there is nothing to go on from."""
+    if not any(folder.rglob("*.parquet")):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def describe(path: str, config: Config, folder: Path, *, keep_masks: bool = False) -> SceneJob:
