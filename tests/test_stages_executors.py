@@ -18,7 +18,7 @@ import dask
 import geopandas as gpd
 import psutil
 import pytest
-from cli_support import spawn, write_scene
+from cli_support import break_tiles, spawn, write_scene
 from test_stages_blocks import config, leftovers, map_blocks, rows, stages
 
 from geoseg.config import ScaleOptions
@@ -340,3 +340,24 @@ def test_a_full_disk_stops_the_run_and_room_lets_it_go_on(
     map_blocks(scene, tmp_path / "o.parquet", cfg)
     assert rows(tmp_path / "o.parquet") == expected(scene)
     assert leftovers(small_disk) == []
+
+
+@pytest.mark.slow
+def test_workers_redo_a_corrupt_shard_and_name_chips_they_cannot_read(tmp_path: Path) -> None:
+    scene = break_tiles(write_scene(tmp_path / "s.tif"), [7])
+    run(str(scene), OutputPlan(vector=tmp_path / "a.parquet"), config(**SLOW))
+    run_dir = tmp_path / "run"
+    cfg = config(**SLOW, scale__workers=2, scale__run_dir=str(run_dir))
+    first = map_blocks(scene, tmp_path / "b.parquet", cfg)
+    assert first.failed
+    assert rows(tmp_path / "a.parquet") == rows(tmp_path / "b.parquet")
+    rng = random.Random(4)
+    for kind in ("infer", "footprints"):
+        shard = rng.choice(sorted((run_dir / kind).rglob("*.parquet")))
+        data = bytearray(shard.read_bytes())
+        data[rng.randrange(len(data))] ^= 16
+        shard.write_bytes(data)
+    again = map_blocks(scene, tmp_path / "b.parquet", cfg)
+    assert sorted(again.failed) == sorted(first.failed), "what cannot be read still cannot"
+    assert rows(tmp_path / "a.parquet") == rows(tmp_path / "b.parquet")
+    assert leftovers(tmp_path) == []
