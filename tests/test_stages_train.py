@@ -258,7 +258,7 @@ def test_a_killed_run_leaves_no_process_behind_and_goes_on(tmp_path):
     config.write_text(dump_config(quick(**changes)))
     words = [sys.executable, "-m", "geoseg", "train", "--config", str(config)]
     words += ["--run-dir", str(tmp_path / "run")]
-    process = subprocess.Popen(words, start_new_session=True, stderr=subprocess.PIPE)
+    process = subprocess.Popen(words, start_new_session=True, stderr=subprocess.DEVNULL)
     group = os.getpgid(process.pid)
     wait_for((tmp_path / "run" / "last.safetensors").exists, seconds=120)
     process.kill()
