@@ -182,3 +182,14 @@ def test_metadata_does_not_tell_who_worked(tmp_path: Path, capsys: Capture) -> N
     text = json.dumps(json.loads((tmp_path / "o.geojson").read_text())["geoseg"])
     assert "workers" not in text
     assert "overlap_px" in text
+
+
+def test_stages_find_each_others_files_without_names(
+    tmp_path: Path, capsys: Capture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_scene(tmp_path / "s.tif")
+    monkeypatch.chdir(tmp_path)
+    succeed(capsys, "tile", "s.tif")
+    succeed(capsys, "infer", "chips/", *ORACLE)
+    succeed(capsys, "footprints", "detections.parquet", "-o", "o.parquet")
+    assert len(gpd.read_parquet("o.parquet")) == 71

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import click
 
 from geoseg.cli import options
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 @click.command("infer")
 @click.argument("source", type=click.Path())
-@options.output_option
+@click.option(
+    "-o",
+    "--output",
+    default="detections.parquet",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="The file to write.",
+)
 @options.scene_options
 @options.chip_options
 @options.model_options

@@ -13,7 +13,12 @@ from geoseg.cli import options
 @click.command("tile")
 @click.argument("scene", type=click.Path())
 @click.option(
-    "-o", "--output", required=True, type=click.Path(path_type=Path), help="Folder of chips."
+    "-o",
+    "--output",
+    default="chips",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="Folder of chips.",
 )
 @click.option(
     "--format",
