@@ -17,7 +17,7 @@ from geoseg.errors import FormatError
 from geoseg.polygonize import PolygonizeOptions, contour, to_ground
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Mapping, Sequence
+    from collections.abc import Container, Iterable, Mapping, Sequence
 
     from pyproj import CRS
 
@@ -34,6 +34,16 @@ SCHEMA: Mapping[str, str] = {
     "touches_edge": "bool",
 }
 """Columns in the order they are written, before `geometry`."""
+
+OPTIONAL: Mapping[str, str] = {
+    "regularized": "bool",
+    "iou_raw": "float64",
+    "osm_status": "str",
+    "osm_id": "str",
+    "osm_iou": "float64",
+    "osm_overlap": "float64",
+}
+"""Columns that only some footprints have, written in this order after those of `SCHEMA`."""
 
 _ID_CELL_PX = 8.0
 """Ids name the cell a centroid lies in: far above arithmetic noise, half a small building."""
@@ -102,6 +112,17 @@ def empty_footprints(crs: CRS) -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame(columns, geometry=gpd.GeoSeries([], crs=crs), crs=crs)
 
 
+def optional_columns(names: Iterable[str]) -> tuple[str, ...]:
+    """Return which of the optional columns are among some names, in their order.
+
+    Example:
+        >>> optional_columns(["score", "iou_raw", "regularized", "mine"])
+        ('regularized', 'iou_raw')
+    """
+    there = set(names)
+    return tuple(name for name in OPTIONAL if name in there)
+
+
 def validate_footprints(footprints: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     """Check the schema and the geometry; return the frame with its columns in order.
 
@@ -123,7 +144,8 @@ def validate_footprints(footprints: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     areal = np.isin(shapely.get_type_id(shapes), (3, 6)) & ~shapely.is_empty(shapes)
     if not (areal & shapely.is_valid(shapes)).all():
         raise FormatError("footprint geometries must be valid, non-empty polygons")
-    return footprints[[*SCHEMA, footprints.geometry.name]]
+    names = [*SCHEMA, *optional_columns(footprints.columns), footprints.geometry.name]
+    return footprints[names]
 
 
 def settle_ids(

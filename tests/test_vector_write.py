@@ -28,6 +28,7 @@ from shapely.affinity import rotate
 from shapely.geometry import shape
 
 from geoseg.errors import FormatError, FormatWarning, OutputError
+from geoseg.footprints import OPTIONAL
 from geoseg.vector import FootprintWriter, check_output, footprints_info, read_footprints
 from geoseg.vector.geojson import rounded, to_lonlat
 from geoseg.vector.spool import ATTRIBUTES, BATCH_ROWS, Spool, rechunk
@@ -134,6 +135,37 @@ def test_polygons_and_multipolygons_share_a_file(tmp_path, extension):
     frame = make_footprints([house(0, 50), pair])
     back = read_back(write(tmp_path / f"town{extension}", frame)).sort_values("id")
     assert shapely.equals(back.geometry.to_numpy(), frame.geometry.to_numpy()).all()
+
+
+@pytest.mark.parametrize("extension", [*LOSSLESS, ".geojson", ".geojsonl"])
+def test_optional_columns_are_kept_where_asked_for(tmp_path, extension):
+    extra = {"osm_status": ["new", "overlaps", "new"], "osm_iou": [float("nan"), 0.25, 0.0]}
+    frame = houses(3).assign(**extra, regularized=[True, False, True], mine=1)
+    names = ("osm_iou", "regularized", "osm_status")
+    path = write(tmp_path / f"town{extension}", frame, optional=names)
+    assert footprints_info(path).optional == ("regularized", "osm_status", "osm_iou")
+    (back,) = read_footprints(path)
+    back = back.sort_values("id", ignore_index=True)
+    assert list(back.columns) == [*ATTRIBUTES, "regularized", "osm_status", "osm_iou", "geometry"]
+    assert back["regularized"].tolist() == [True, False, True]
+    assert back["regularized"].dtype == bool
+    assert back["osm_status"].tolist() == extra["osm_status"]
+    assert np.isnan(back["osm_iou"][0])
+    assert back["osm_iou"].tolist()[1:] == [0.25, 0.0]
+
+
+def test_a_missing_optional_column_is_named(tmp_path):
+    with pytest.raises(FormatError, match="iou_raw"):
+        write(tmp_path / "town.parquet", houses(1), optional=["iou_raw"])
+
+
+def test_names_of_all_columns_fit_a_shapefile(tmp_path):
+    values = {"str": "new", "bool": True, "float64": 0.5}
+    frame = houses(2).assign(**{name: values[kind] for name, kind in OPTIONAL.items()})
+    path = write(tmp_path / "town.shp", frame, optional=OPTIONAL)
+    back = pyogrio.read_dataframe(path)
+    assert len(back.columns) == len(ATTRIBUTES) + len(OPTIONAL) + 1
+    assert not any(name.endswith("_1") for name in back.columns)
 
 
 @pytest.mark.parametrize("extension", [*LOSSLESS, ".geojson", ".geojsonl"])

@@ -217,7 +217,12 @@ def export(footprints: Path, plan: OutputPlan, *, scene_path: str | None = None)
     kept: list[gpd.GeoDataFrame] = []
     with (
         Staging() as staging,
-        FootprintWriter(plan.vector, crs=info.crs, metadata=info.metadata or None) as writer,
+        FootprintWriter(
+            plan.vector,
+            crs=info.crs,
+            metadata=info.metadata or None,
+            optional=info.optional,
+        ) as writer,
         staging.naming(),
     ):
         for frame in read_footprints(footprints):

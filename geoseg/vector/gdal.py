@@ -21,7 +21,7 @@ import shapely
 
 from geoseg.errors import OutputError
 from geoseg.vector.geojson import WGS84, to_lonlat
-from geoseg.vector.spool import BATCH_ROWS, SCHEMA, with_geometries
+from geoseg.vector.spool import BATCH_ROWS, with_geometries
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -33,7 +33,11 @@ if TYPE_CHECKING:
 
 GDAL_ERRORS: Final = (RuntimeError, ValueError, OSError, pa.ArrowException)
 INDEXED: Final = frozenset({"GPKG", "FlatGeobuf"})
-SHORT_NAMES: Final = {"touches_edge": "touch_edge"}  # a Shapefile has 10 characters
+SHORT_NAMES: Final = {
+    "touches_edge": "touch_edge",
+    "regularized": "regularize",
+    "osm_overlap": "osm_overla",
+}  # a Shapefile has 10 characters
 TILE_ZOOMS: Final = {"MINZOOM": "13", "MAXZOOM": "15"}  # houses show from 13; 15 has a 0.3 m grid
 _LOG = logging.getLogger(__name__)
 
@@ -60,12 +64,13 @@ def write_gdal(
         OutputError: GDAL failed or wrote less than it was given.
     """
     options: dict[str, Any] = {"crs": crs_text(spool.crs), "geometry_type": _kind(spool)}
-    batches, schema = _batches(spool, promote=options["geometry_type"] == "MultiPolygon"), SCHEMA
+    batches = _batches(spool, promote=options["geometry_type"] == "MultiPolygon")
+    schema = spool.schema
     if driver == "PMTiles":
         options = {"crs": WGS84, "geometry_type": "Unknown", "dataset_options": TILE_ZOOMS}
         batches = _lonlat_batches(spool)
     elif driver == "ESRI Shapefile":
-        schema = _renamed(SCHEMA)
+        schema = _renamed(schema)
         batches = (batch.rename_columns(schema.names) for batch in batches)
         options["layer_options"] = {"ENCODING": "UTF-8"}
     elif driver == "GPKG" and metadata:

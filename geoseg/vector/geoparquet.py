@@ -13,8 +13,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import shapely
 
-from geoseg.vector.spool import SCHEMA
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -36,7 +34,7 @@ def write_geoparquet(
     extra = {b"geo": json.dumps(_geo(spool)).encode()}
     if metadata:
         extra[METADATA_KEY] = json.dumps(metadata, sort_keys=True).encode()
-    schema = SCHEMA.append(pa.field("bbox", BBOX)).with_metadata(extra)
+    schema = spool.schema.append(pa.field("bbox", BBOX)).with_metadata(extra)
     with (
         path.open("wb") as file,
         pq.ParquetWriter(

@@ -10,26 +10,30 @@ import json
 import struct
 from typing import TYPE_CHECKING, Final
 
-from geoseg.vector.spool import ATTRIBUTES
+from geoseg.footprints import OPTIONAL, SCHEMA
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
+
+    from geoseg.vector.spool import Spool
 
 HEADER_BYTES: Final = 127
 GZIP: Final = 2
 VECTOR_TILES: Final = 1
 WORLD_E7: Final = (-1_800_000_000, -850_511_287, 1_800_000_000, 850_511_287)
-_TYPES: Final = {"score": "Number", "area_m2": "Number", "n_chips": "Number"}
+_TYPES: Final[Mapping[str, str]] = {"str": "String", "bool": "Boolean"}
+"""Of the fields of vector tiles, by type of column; all others are numbers."""
 
 
-def write_empty_pmtiles(path: Path, *, layer: str, zooms: tuple[int, int]) -> None:
-    """Write a valid archive of no tiles whose metadata names the layer and its fields.
+def write_empty_pmtiles(spool: Spool, path: Path, *, layer: str, zooms: tuple[int, int]) -> None:
+    """Write a valid archive of no tiles whose metadata names the layer and the spool's fields.
 
     Raises:
         OSError: The file cannot be written.
     """
-    fields = {name: _TYPES.get(name, "String") for name in ATTRIBUTES}
-    fields["touches_edge"] = "Boolean"
+    kinds = {**SCHEMA, **OPTIONAL}
+    fields = {name: _TYPES.get(kinds[name], "Number") for name in spool.schema.names[:-1]}
     layers = [{"id": layer, "minzoom": zooms[0], "maxzoom": zooms[1], "fields": fields}]
     directory = gzip.compress(b"\x00", mtime=0)  # a varint: no entries
     metadata = gzip.compress(

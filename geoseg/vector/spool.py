@@ -28,13 +28,14 @@ if TYPE_CHECKING:
 BATCH_ROWS: Final = 16_384  # about 4 MB of houses
 
 ATTRIBUTES: Final = tuple(footprints.SCHEMA)
-SCHEMA: Final = pa.schema(
-    [
-        *((name, pa.type_for_alias(kind)) for name, kind in footprints.SCHEMA.items()),
-        ("geometry", pa.binary()),
-    ]
-)
-"""One record batch: the attributes of footprints, then WKB."""
+
+
+def schema_of(optional: Iterable[str] = ()) -> pa.Schema:
+    """Return the schema of a record batch: attributes, some of the optional ones, then WKB."""
+    extra = {name: footprints.OPTIONAL[name] for name in footprints.optional_columns(optional)}
+    kinds = {**footprints.SCHEMA, **extra}
+    named = [(name, pa.type_for_alias(kind)) for name, kind in kinds.items()]
+    return pa.schema([*named, ("geometry", pa.binary())])
 
 
 class Spool:
@@ -43,17 +44,19 @@ class Spool:
     Args:
         folder: Where its unnamed file lies: the disk that the output goes to.
         crs: CRS of every footprint.
+        optional: Columns of `footprints.OPTIONAL` that every frame has and that are kept.
     """
 
-    def __init__(self, folder: Path, crs: CRS) -> None:
+    def __init__(self, folder: Path, crs: CRS, optional: Iterable[str] = ()) -> None:
         self.crs = crs
+        self.schema = schema_of(optional)
         self.count = 0
         self.kinds: set[str] = set()
         """Geometry types seen: "Polygon", "MultiPolygon"."""
         self.bounds: tuple[float, float, float, float] | None = None
         """(min x, min y, max x, max y) of all rows; None where there are none."""
         self._file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115 - closed by __exit__
-        self._stream = pa.ipc.new_stream(pa.PythonFile(self._file, mode="w"), SCHEMA)
+        self._stream = pa.ipc.new_stream(pa.PythonFile(self._file, mode="w"), self.schema)
 
     def __enter__(self) -> Self:
         return self
@@ -67,7 +70,7 @@ class Spool:
         self._file.close()
 
     def append(self, frame: GeoDataFrame) -> None:
-        """Add the rows of `frame`; only the columns of `SCHEMA` are kept.
+        """Add the rows of `frame`; only the columns of `schema` are kept.
 
         Raises:
             FormatError: A column is missing, the CRS differs or a geometry is not a polygon.
@@ -76,7 +79,7 @@ class Spool:
             return
         self._check(frame)
         geometries = shapely.orient_polygons(shapely.force_2d(frame.geometry.to_numpy()))
-        self._stream.write_batch(_to_batch(frame, geometries))
+        self._stream.write_batch(_to_batch(frame, geometries, self.schema))
         self.count += len(frame)
         self.kinds.update(str(kind) for kind in frame.geom_type.unique())
         self._grow(shapely.total_bounds(geometries))
@@ -91,9 +94,10 @@ class Spool:
         return rechunk(reader, BATCH_ROWS)
 
     def _check(self, frame: GeoDataFrame) -> None:
-        missing = [name for name in ATTRIBUTES if name not in frame.columns]
+        wanted = tuple(self.schema.names[:-1])
+        missing = [name for name in wanted if name not in frame.columns]
         if missing:
-            raise FormatError(f"footprints must have the columns {ATTRIBUTES}, missing {missing}")
+            raise FormatError(f"footprints must have the columns {wanted}, missing {missing}")
         if frame.crs is not None and not self.crs.equals(frame.crs, ignore_axis_order=True):
             raise FormatError(
                 f"footprints must be in the writer's CRS {self.crs.name!r}, got {frame.crs.name!r}"
@@ -132,16 +136,16 @@ def with_geometries(batch: pa.RecordBatch, geometries: Any) -> pa.RecordBatch:
     return batch.set_column(batch.num_columns - 1, "geometry", wkb)
 
 
-def _to_batch(frame: GeoDataFrame, geometries: Any) -> pa.RecordBatch:
-    columns = [_column(frame[name], SCHEMA.field(name).type) for name in ATTRIBUTES]
+def _to_batch(frame: GeoDataFrame, geometries: Any, schema: pa.Schema) -> pa.RecordBatch:
+    columns = [_column(frame[name], schema.field(name).type) for name in schema.names[:-1]]
     columns.append(pa.array(shapely.to_wkb(geometries), pa.binary()))
-    return pa.RecordBatch.from_arrays(columns, schema=SCHEMA)
+    return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
 def _column(values: Any, kind: pa.DataType) -> pa.Array:
     if pa.types.is_string(kind):
         return pa.array(values.astype(str).to_numpy(), kind)
-    return pa.array(np.asarray(values), kind)
+    return pa.array(np.asarray(values), kind, from_pandas=True)  # NaN is no value, JSON has none
 
 
 def _one_batch(table: pa.Table) -> pa.RecordBatch:

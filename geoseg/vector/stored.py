@@ -18,9 +18,10 @@ from pyproj import CRS
 from pyproj.exceptions import CRSError
 
 from geoseg.errors import FormatError, InputNotFoundError
+from geoseg.footprints import optional_columns
 from geoseg.vector.gdal import GDAL_ERRORS, one_line, plain_path, quiet_gdal
 from geoseg.vector.geoparquet import METADATA_KEY
-from geoseg.vector.spool import ATTRIBUTES, BATCH_ROWS, SCHEMA
+from geoseg.vector.spool import ATTRIBUTES, BATCH_ROWS, schema_of
 
 if TYPE_CHECKING:
     import os
@@ -39,6 +40,8 @@ class FootprintsInfo:
     """(min x, min y, max x, max y) in the CRS; None where there are no rows."""
     metadata: dict[str, str]
     """What the writer was given; empty for formats that keep none."""
+    optional: tuple[str, ...] = ()
+    """Its columns that not all footprints have, of `footprints.OPTIONAL`."""
 
 
 def footprints_info(path: str | os.PathLike[str]) -> FootprintsInfo:
@@ -75,48 +78,52 @@ def read_footprints(
     info = footprints_info(path)
     source = _existing(path)
     batches = _parquet_batches if _is_parquet(source) else _gdal_batches
-    return _frames(source, batches(source, batch_rows), info.crs)
+    names = schema_of(info.optional).names
+    return _frames(source, batches(source, batch_rows, names), info)
 
 
-def _frames(source: Path, batches: Iterator[pa.RecordBatch], crs: CRS) -> Iterator[GeoDataFrame]:
+def _frames(
+    source: Path, batches: Iterator[pa.RecordBatch], info: FootprintsInfo
+) -> Iterator[GeoDataFrame]:
+    schema = schema_of(info.optional)
     with _as_format_error(source):
         for batch in batches:
-            yield _frame(batch, crs)
+            yield _frame(batch, schema, info.crs)
 
 
-def _frame(batch: pa.RecordBatch, crs: CRS) -> GeoDataFrame:
+def _frame(batch: pa.RecordBatch, schema: pa.Schema, crs: CRS) -> GeoDataFrame:
     columns: dict[str, Any] = {}
-    for name in ATTRIBUTES:
-        kind = SCHEMA.field(name).type
+    for name in schema.names[:-1]:
+        kind = schema.field(name).type
         columns[name] = batch.column(name).cast(kind).to_numpy(zero_copy_only=False)
     wkb = batch.column(batch.num_columns - 1).to_numpy(zero_copy_only=False)
     return geopandas.GeoDataFrame(columns, geometry=shapely.from_wkb(wkb), crs=crs)
 
 
-def _parquet_batches(source: Path, rows: int) -> Iterator[pa.RecordBatch]:
+def _parquet_batches(source: Path, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
     with pq.ParquetFile(source) as file:
-        for batch in file.iter_batches(batch_size=rows, columns=SCHEMA.names):
-            yield batch.select(SCHEMA.names)
+        for batch in file.iter_batches(batch_size=rows, columns=names):
+            yield batch.select(names)
 
 
-def _gdal_batches(source: Path, rows: int) -> Iterator[pa.RecordBatch]:
+def _gdal_batches(source: Path, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
     with contextlib.ExitStack() as stack:
         plain = stack.enter_context(plain_path(source))
         with quiet_gdal():
             opened = pyogrio.open_arrow(
-                plain, columns=list(ATTRIBUTES), batch_size=rows, use_pyarrow=True
+                plain, columns=names[:-1], batch_size=rows, use_pyarrow=True
             )
             meta, reader = stack.enter_context(opened)
         geometry = meta["geometry_name"] or "wkb_geometry"
         for batch in reader:
-            yield batch.select([*ATTRIBUTES, geometry])
+            yield batch.select([*names[:-1], geometry])
 
 
 def _parquet_info(source: Path) -> FootprintsInfo:
     with pq.ParquetFile(source) as file:
         schema, count = file.schema_arrow, file.metadata.num_rows
     extra = schema.metadata or {}
-    _check_columns(source, schema.names, SCHEMA.names)
+    _check_columns(source, schema.names, schema_of().names)
     geo = json.loads(extra.get(b"geo", b"{}")).get("columns", {}).get("geometry")
     if geo is None:
         raise FormatError(f"{source} must be GeoParquet, it has no key 'geo': write it again")
@@ -125,6 +132,7 @@ def _parquet_info(source: Path) -> FootprintsInfo:
         count=count,
         bounds=tuple(geo["bbox"]) if "bbox" in geo else None,
         metadata=_metadata(extra.get(METADATA_KEY)),
+        optional=optional_columns(schema.names),
     )
 
 
@@ -145,6 +153,7 @@ def _gdal_info(source: Path) -> FootprintsInfo:
         count=info["features"],
         bounds=tuple(bounds) if bounds is not None and np.isfinite(bounds).all() else None,
         metadata=_metadata((info["layer_metadata"] or {}).get("geoseg")),
+        optional=optional_columns(info["fields"]),
     )
 
 

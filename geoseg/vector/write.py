@@ -24,7 +24,7 @@ from geoseg.vector.pmtiles import write_empty_pmtiles
 from geoseg.vector.spool import Spool
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from types import TracebackType
 
     from geopandas import GeoDataFrame
@@ -56,6 +56,7 @@ class FootprintWriter:
         crs: CRS of the footprints.
         metadata: Facts about the run, kept by .parquet, .gpkg and .geojson under `geoseg`.
         layer: Name of the layer, for formats that have one.
+        optional: Columns of `footprints.OPTIONAL` that the footprints have and that are kept.
 
     Raises:
         OutputError: See `check_output`; on leaving the context: the disk is full or GDAL failed.
@@ -81,6 +82,7 @@ class FootprintWriter:
         crs: CRS,
         metadata: dict[str, str] | None = None,
         layer: str | None = None,
+        optional: Iterable[str] = (),
     ) -> None:
         check_output(path)
         self.path = Path(path)
@@ -89,6 +91,7 @@ class FootprintWriter:
         self._crs = crs
         self._metadata = metadata
         self._layer = layer or LAYER
+        self._optional = tuple(optional)
         self._spool: Spool | None = None
         if self.format.warning:
             warnings.warn(self.format.warning, FormatWarning, stacklevel=2)
@@ -100,15 +103,15 @@ class FootprintWriter:
 
     def __enter__(self) -> Self:
         with _as_output_error(self.path):
-            self._spool = Spool(self._target.parent, self._crs)
+            self._spool = Spool(self._target.parent, self._crs, self._optional)
         return self
 
     def write(self, footprints: GeoDataFrame) -> None:
         """Add footprints; any number of times.
 
         Args:
-            footprints: Polygons in the writer's CRS. Columns that the format of footprints does
-                not name are left out; holes and the order of rows are kept.
+            footprints: Polygons in the writer's CRS. Columns that neither the format of footprints
+                nor `optional` names are left out; holes and the order of rows are kept.
 
         Raises:
             FormatError: A column is missing, the CRS differs or a geometry is not a polygon.
@@ -146,7 +149,7 @@ class FootprintWriter:
             own(spool, new, **options)
         elif new.suffix == ".pmtiles" and not spool.count:
             zooms = int(TILE_ZOOMS["MINZOOM"]), int(TILE_ZOOMS["MAXZOOM"])
-            write_empty_pmtiles(new, layer=self._layer, zooms=zooms)
+            write_empty_pmtiles(spool, new, layer=self._layer, zooms=zooms)
         else:
             assert self.format.driver is not None, "formats without a driver have our own writer"
             write_gdal(spool, new, driver=self.format.driver, **options)
