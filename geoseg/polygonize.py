@@ -50,9 +50,11 @@ class PolygonizeOptions:
     starts it can be up to half more); 0 keeps every vertex."""
     min_area_m2: float = 5.0
     """Smaller parts are dropped; an instance without a part of this size is no footprint."""
+    min_hole_m2: float = 1.0
+    """Smaller holes are filled."""
 
     def __post_init__(self) -> None:
-        for name in ("tolerance_m", "min_area_m2"):
+        for name in ("tolerance_m", "min_area_m2", "min_hole_m2"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} must be 0 or more, got {value}")
@@ -112,16 +114,29 @@ def to_ground(
     if options.tolerance_m > 0:
         metric = _simplified(metric, options.tolerance_m)
     parts, owner = shapely.get_parts(metric, return_index=True)
+    parts = _filled(parts, options.min_hole_m2)
     centres = shapely.get_coordinates(shapely.centroid(parts)) / (scale_x, scale_y)
     areas = shapely.area(parts) / (scale_x * scale_y)
     areas = areas * grid.pixel_area_m2(centres[:, 1], centres[:, 0])
     keep = areas >= max(options.min_area_m2, np.finfo(float).tiny)
     parts, owner, areas = parts[keep], owner[keep], areas[keep]
     placed = shapely.transform(parts, lambda xy: _apply(grid.transform, xy / (scale_x, scale_y)))
-    ground = _mended(_collect(shapely.orient_polygons(placed), owner, len(shapes)))
+    ground = mend_rounding(_collect(shapely.orient_polygons(placed), owner, len(shapes)))
     totals = np.zeros(len(shapes))
     np.add.at(totals, owner, areas)
     return ground, totals
+
+
+def _filled(parts: Geometries, min_hole_m2: float) -> Geometries:
+    """Fill the holes below an area."""
+    holed = np.flatnonzero(shapely.get_num_interior_rings(parts) > 0)
+    if min_hole_m2 == 0 or not len(holed):
+        return parts
+    filled = parts.copy()
+    for i in holed.tolist():
+        holes = [ring for ring in parts[i].interiors if shapely.Polygon(ring).area >= min_hole_m2]
+        filled[i] = shapely.Polygon(parts[i].exterior, holes)
+    return filled
 
 
 def _simplified(shapes: Geometries, tolerance: float) -> Geometries:
@@ -266,8 +281,15 @@ def _areal(shape: shapely.Geometry) -> shapely.Geometry:
     return shapely.MultiPolygon([part for part in parts if part.geom_type == "Polygon"])
 
 
-def _mended(ground: Geometries) -> Geometries:
-    """Mend outlines that rounding at the CRS's large coordinates has made touch themselves."""
+def mend_rounding(ground: Geometries) -> Geometries:
+    """Mend, in place, outlines that rounding at a CRS's large coordinates made touch themselves.
+
+    Args:
+        ground: (N,) polygonal geometries in a CRS.
+
+    Returns:
+        The same array; its geometries are valid, exteriors counter-clockwise where mended.
+    """
     for i in np.flatnonzero(~shapely.is_valid(ground)).tolist():
         parts = shapely.get_parts(_areal(shapely.make_valid(ground[i])))
         area = shapely.area(parts)

@@ -279,7 +279,7 @@ def test_json_summary_says_what_happened(tmp_path: Path, capsys: Capture) -> Non
     }  # fmt: skip
     assert summary["outputs"] == [str(tmp_path / "o.fgb"), str(tmp_path / "m.tif")]
     assert set(summary["seconds"]) == {
-        "load", "read", "infer", "stitch", "polygonize", "write", "total",
+        "load", "read", "infer", "stitch", "polygonize", "write", "neighbours", "total",
     }  # fmt: skip
     assert summary["chips"] == summary["inferred"] == 9
     assert (summary["footprints"], summary["exit_code"]) == (N_BUILDINGS, 0)

@@ -21,7 +21,7 @@ from geoseg.errors import ConfigError
 from geoseg.grid import Grid
 from geoseg.polygonize import PolygonizeOptions, contour, to_ground
 
-EXACT = PolygonizeOptions(tolerance_m=0, min_area_m2=0)
+EXACT = PolygonizeOptions(tolerance_m=0, min_area_m2=0, min_hole_m2=0)
 
 GRIDS = {
     "utm": make_grid(),
@@ -246,7 +246,7 @@ def test_simplification_stays_within_its_tolerance_in_metres(
 ) -> None:
     shapes = blobs()
     exact, _ = to_ground(shapes, grid, options=EXACT)
-    simpler = PolygonizeOptions(tolerance_m=tolerance_m, min_area_m2=0)
+    simpler = PolygonizeOptions(tolerance_m=tolerance_m, min_area_m2=0, min_hole_m2=0)
     simple, _ = to_ground(shapes, grid, options=simpler)
     before, after = (_metres(shapely.boundary(g), grid) for g in (exact, simple))
     distance = shapely.hausdorff_distance(after, before)
@@ -363,3 +363,14 @@ def test_at_the_scenes_borders_masks_are_as_if_they_went_on_beyond(
     truth = beyond.intersection(box(0, 0, width, height))
     assert found.is_valid
     assert found.symmetric_difference(truth).area < 1e-6
+
+
+def test_holes_below_the_least_area_are_filled() -> None:
+    block = shapely.box(0, 0, 100, 100)  # 0.5 m a pixel: holes of 2.25 and 25 square metres
+    for hole in (shapely.box(10, 10, 13, 13), shapely.box(40, 40, 50, 50)):
+        block = block.difference(hole)
+    for least, holes in ((0.0, 2), (2.3, 1), (25.1, 0)):
+        options = PolygonizeOptions(min_hole_m2=least, tolerance_m=0)
+        ground, area_m2 = to_ground(np.array([block]), GRIDS["utm"], options=options)
+        assert shapely.get_num_interior_rings(ground[0]) == holes
+        assert shapely.area(ground[0]) == pytest.approx(area_m2[0], rel=1e-2)

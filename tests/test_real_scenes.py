@@ -15,7 +15,7 @@ from cli_support import call
 from rasterio.windows import Window
 
 from geoseg.evaluate import EvalResult, evaluate_footprints
-from geoseg.testing import assert_footprints_valid
+from geoseg.testing import assert_footprints_valid, assert_no_overlaps
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 SCENES = SHARED / "scenes"
@@ -70,12 +70,15 @@ def cut(scene: Path, window: Window, to: Path) -> shapely.Polygon:
             return shapely.box(*part.bounds)
 
 
-def mapped(capsys: pytest.CaptureFixture[str], scene: Path, out: Path) -> gpd.GeoDataFrame:
-    outcome = call(capsys, "run", scene, "-o", out, "--score", "0.5")
+def mapped(
+    capsys: pytest.CaptureFixture[str], scene: Path, out: Path, *, score: float = 0.5
+) -> gpd.GeoDataFrame:
+    outcome = call(capsys, "run", scene, "-o", out, "--score", score)
     assert outcome.code == 0, outcome
     assert all(line.startswith("infer: ") for line in outcome.err.splitlines()), outcome
     footprints = gpd.read_parquet(out)
     assert_footprints_valid(footprints)
+    assert_no_overlaps(footprints)
     return footprints
 
 
@@ -111,3 +114,11 @@ def test_zanzibar(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = evaluate_footprints(footprints, clipped, within=outline)
     report("zanzibar_c1", result)
     assert result.at(0.5).f1 >= least_f1()[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scene", sorted(SCENES.glob("*.tif")), ids=lambda path: path.stem)
+def test_no_footprint_of_a_real_scene_overlaps_another(
+    scene: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert len(mapped(capsys, scene, tmp_path / "o.parquet", score=0.3)) > 10

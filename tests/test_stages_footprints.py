@@ -85,7 +85,7 @@ def test_a_failure_of_the_stitching_thread_comes_out(tmp_path: Path) -> None:
     plan_ = OutputPlan(vector=tmp_path / "o.fgb")
     with (
         pytest.raises(ConfigError, match="top to bottom"),
-        Outputs(plan_, origin(), scene=None) as outputs,
+        Outputs(plan_, origin()) as outputs,
     ):
         make_all(from_below, origin(), load_config(), outputs, Tally())
     assert list(tmp_path.iterdir()) == []

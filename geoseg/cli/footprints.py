@@ -17,6 +17,7 @@ from geoseg.cli import options
 @options.mask_kind
 @options.score_option
 @options.shape_options
+@options.topology_options
 @options.config_options
 def command(detections: Path, **parameters: Any) -> int:
     """Stitch DETECTIONS across chip borders and write footprints; no model is needed.

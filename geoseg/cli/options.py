@@ -150,6 +150,14 @@ tta_options = _all(
         help="How what the sides show is merged [mean].",
     ),
 )
+topology_options = _all(
+    click.option(
+        "--overlaps",
+        "topology__overlaps",
+        type=click.Choice(["settle", "keep"]),
+        help="Ground that several outlines claim: the better one's, or left as it is [settle].",
+    ),
+)
 score_option = click.option(
     "--score",
     "model__score",

@@ -32,6 +32,7 @@ from geoseg.cli import options
 @options.tta_options
 @options.score_option
 @options.shape_options
+@options.topology_options
 @options.scale_options
 @options.config_options
 def command(scenes: tuple[str, ...], **parameters: Any) -> int:

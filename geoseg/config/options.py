@@ -16,6 +16,7 @@ from geoseg.chips import CHIP_OVERLAP_PX
 from geoseg.errors import ConfigError
 from geoseg.polygonize import PolygonizeOptions
 from geoseg.stitch import StitchOptions
+from geoseg.topology import TopologyOptions
 from geoseg.tta import TtaOptions
 
 MAX_READERS = 64
@@ -159,6 +160,7 @@ class Config:
     tta: TtaOptions = field(default_factory=TtaOptions)
     stitch: StitchOptions = field(default_factory=StitchOptions)
     polygonize: PolygonizeOptions = field(default_factory=PolygonizeOptions)
+    topology: TopologyOptions = field(default_factory=TopologyOptions)
     scale: ScaleOptions = field(default_factory=ScaleOptions)
 
     def to_dict(self) -> dict[str, Any]:

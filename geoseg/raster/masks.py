@@ -139,6 +139,24 @@ class MaskWriter:
         with output_errors(self._path):
             self._open().write(values, 1, window=_rio(window))
 
+    def renumber(self, numbers: NDArray[np.int32]) -> None:
+        """Give the ids burnt so far other numbers, 0 for none.
+
+        Args:
+            numbers: (highest id + 1,) the new number of each id; that of 0 is 0.
+
+        Raises:
+            OutputError: Writing failed.
+        """
+        if np.array_equal(numbers, np.arange(len(numbers))):
+            return
+        with output_errors(self._path):
+            dataset = self._open()
+            for _, area in dataset.block_windows(1):
+                before = dataset.read(1, window=area)
+                if before.any():
+                    dataset.write(numbers[before], 1, window=area)
+
     def _open(self) -> DatasetWriter:
         assert self._dataset is not None, "a writer is used inside its `with` block"
         return self._dataset

@@ -24,9 +24,10 @@ from geoseg.footprints import empty_footprints
 from geoseg.preview import draw_preview
 from geoseg.raster import MaskWriter, Scene, rasterize_footprints
 from geoseg.stages.base import Tally
-from geoseg.stages.staging import Staging, check_apart, check_new_file
+from geoseg.stages.neighbours import settled_footprints
+from geoseg.stages.staging import Staging, check_apart, check_new_file, output_errors
 from geoseg.stages.store import Origin
-from geoseg.vector import FootprintWriter, check_output, footprints_info, read_footprints
+from geoseg.vector import FootprintWriter, Spool, check_output, footprints_info, read_footprints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from geoseg.config import Config
     from geoseg.grid import Window
 
 MaskKind = Literal["ids", "probability"]
@@ -91,15 +93,25 @@ class Outputs:
     Args:
         plan: What is to be written.
         origin: Where the footprints come from.
+        config: What neighbours may do to each other; without, they keep what they are.
         scene: The open scene, for the picture; by default opened from the origin's path.
     """
 
-    def __init__(self, plan: OutputPlan, origin: Origin, *, scene: Scene | None) -> None:
+    def __init__(
+        self,
+        plan: OutputPlan,
+        origin: Origin,
+        *,
+        config: Config | None = None,
+        scene: Scene | None = None,
+    ) -> None:
         self._plan = plan
         self._origin = origin
+        self._config = config
         self._scene = scene
         self._drawn: list[gpd.GeoDataFrame] = []
-        self._count = 0
+        self._spool: Spool | None = None
+        self._added = 0
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -118,6 +130,8 @@ class Outputs:
                 if self._scene is None:
                     self._scene = stack.enter_context(open_origin(origin))
                 stack.push(self._draw)
+            if self._config is not None and self._config.topology.overlaps == "settle":
+                self._spool = stack.enter_context(_spool(plan.vector, origin))
             self._mask = None
             if plan.mask is not None:
                 place = self._staging.place(plan.mask)
@@ -147,13 +161,41 @@ class Outputs:
                 `instances`.
             instances: What they were made of; may be empty where no mask is written.
         """
-        self._writer.write(footprints)
         if self._mask is not None:
-            for number, i in enumerate(footprints.index, start=self._count + 1):
+            for number, i in enumerate(footprints.index, start=self._added + 1):
                 self._mask.burn(instances[i].window, instances[i].soft, number)
+        self._added += len(footprints)
+        if self._spool is not None:
+            with output_errors(self._plan.vector):
+                self._spool.append(footprints)
+        else:
+            self._write(footprints)
+
+    def finish(self) -> int:
+        """Settle neighbours, when all footprints are there; return how many there are.
+
+        Raises:
+            OutputError: The disk is full.
+        """
+        if self._spool is None or self._config is None:
+            return self._writer.count
+        numbers = np.zeros(self._added + 1, np.int32)  # of each burnt number in the file, 0 if gone
+        for frame, rows in settled_footprints(self._spool, self._origin.grid, self._config):
+            numbers[rows + 1] = self._writer.count + 1 + np.arange(len(frame))
+            self._write(frame)
+        if self._mask is not None and self._plan.mask_kind == "ids":
+            self._mask.renumber(numbers)
+        return self._writer.count
+
+    def _write(self, footprints: gpd.GeoDataFrame) -> None:
+        self._writer.write(footprints)
         if self._plan.preview is not None:
             self._drawn.append(footprints[["score", footprints.geometry.name]])
-        self._count += len(footprints)
+
+
+def _spool(vector: Path, origin: Origin) -> Spool:
+    with output_errors(vector):
+        return Spool(vector.resolve().parent, origin.grid.crs)
 
 
 def open_origin(origin: Origin) -> Scene:

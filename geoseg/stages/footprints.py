@@ -70,7 +70,6 @@ class FootprintMaker:
             )
         with self.tally.timed("write"):
             self.outputs.add(footprints, instances)
-        self.tally.footprints += len(footprints)
 
 
 def make_all(
@@ -95,6 +94,8 @@ def make_all(
         for job in pending:
             job.result()
     maker.finish()
+    with tally.timed("neighbours"):
+        tally.footprints = outputs.finish()
 
 
 def footprints(detections: Path, plan: OutputPlan, config: Config) -> Tally:
@@ -114,7 +115,7 @@ def footprints(detections: Path, plan: OutputPlan, config: Config) -> Tally:
     check_apart(plan.paths, [origin.scene_path])
     tally = Tally()
     with ExitStack() as stack:
-        outputs = stack.enter_context(Outputs(plan, origin, scene=None))
+        outputs = stack.enter_context(Outputs(plan, origin, config=config))
         make_all(
             _counted(read_detections(detections), config, tally), origin, config, outputs, tally
         )
@@ -125,7 +126,7 @@ def _as_made(origin: Origin, config: Config) -> Origin:
     """Record the options that these footprints are made with beside those of their detections."""
     now = config.to_dict()
     model = {**origin.config.get("model", {}), "score": config.model.score}
-    shapes = {"stitch": now["stitch"], "polygonize": now["polygonize"]}
+    shapes = {name: now[name] for name in ("stitch", "polygonize", "topology")}
     return replace(origin, config={**origin.config, **shapes, "model": model})
 
 

@@ -37,7 +37,7 @@ def run(path: str, plan: OutputPlan, config: Config, *, progress: Progress | Non
         work = open_work(path, config, stack)
         with tally.timed("load"):
             predictor = load_predictor(config, size_px=work.size_px)
-        outputs = stack.enter_context(Outputs(plan, work.origin, scene=work.scene))
+        outputs = stack.enter_context(Outputs(plan, work.origin, config=config, scene=work.scene))
         found = detect(work, predictor, config, tally, progress or Silence())
         # Closed before the scene is: reader threads must not outlive its handles.
         with closing(found):

@@ -9,12 +9,14 @@ from __future__ import annotations
 from geoseg.vector.aoi import chips_touching, read_aoi
 from geoseg.vector.formats import check_output
 from geoseg.vector.read import read_vector
+from geoseg.vector.spool import Spool
 from geoseg.vector.stored import FootprintsInfo, footprints_info, read_footprints
 from geoseg.vector.write import FootprintWriter
 
 __all__ = [
     "FootprintWriter",
     "FootprintsInfo",
+    "Spool",
     "check_output",
     "chips_touching",
     "footprints_info",

@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import geopandas
 import numpy as np
 import pyarrow as pa
 import shapely
@@ -93,6 +94,10 @@ class Spool:
         reader = pa.ipc.open_stream(pa.PythonFile(self._file, mode="r"))
         return rechunk(reader, BATCH_ROWS)
 
+    def frames(self) -> Iterator[GeoDataFrame]:
+        """Yield all rows in order as frames, as `batches` does."""
+        return (to_frame(batch, self.schema, self.crs) for batch in self.batches())
+
     def _check(self, frame: GeoDataFrame) -> None:
         wanted = tuple(self.schema.names[:-1])
         missing = [name for name in wanted if name not in frame.columns]
@@ -128,6 +133,16 @@ def rechunk(batches: Iterable[pa.RecordBatch], rows: int) -> Iterator[pa.RecordB
             pending, held = table.slice(rows).to_batches(), held - rows
     if held:
         yield _one_batch(pa.Table.from_batches(pending))
+
+
+def to_frame(batch: pa.RecordBatch, schema: pa.Schema, crs: CRS) -> GeoDataFrame:
+    """Return a batch whose last column is WKB as a frame, its columns brought to the schema's."""
+    columns: dict[str, Any] = {}
+    for name in schema.names[:-1]:
+        kind = schema.field(name).type
+        columns[name] = batch.column(name).cast(kind).to_numpy(zero_copy_only=False)
+    wkb = batch.column(batch.num_columns - 1).to_numpy(zero_copy_only=False)
+    return geopandas.GeoDataFrame(columns, geometry=shapely.from_wkb(wkb), crs=crs)
 
 
 def with_geometries(batch: pa.RecordBatch, geometries: Any) -> pa.RecordBatch:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import geopandas
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,7 +20,7 @@ from geoseg.errors import FormatError, InputNotFoundError
 from geoseg.footprints import optional_columns
 from geoseg.vector.gdal import GDAL_ERRORS, one_line, plain_path, quiet_gdal
 from geoseg.vector.geoparquet import METADATA_KEY
-from geoseg.vector.spool import ATTRIBUTES, BATCH_ROWS, schema_of
+from geoseg.vector.spool import ATTRIBUTES, BATCH_ROWS, schema_of, to_frame
 
 if TYPE_CHECKING:
     import os
@@ -88,16 +87,7 @@ def _frames(
     schema = schema_of(info.optional)
     with _as_format_error(source):
         for batch in batches:
-            yield _frame(batch, schema, info.crs)
-
-
-def _frame(batch: pa.RecordBatch, schema: pa.Schema, crs: CRS) -> GeoDataFrame:
-    columns: dict[str, Any] = {}
-    for name in schema.names[:-1]:
-        kind = schema.field(name).type
-        columns[name] = batch.column(name).cast(kind).to_numpy(zero_copy_only=False)
-    wkb = batch.column(batch.num_columns - 1).to_numpy(zero_copy_only=False)
-    return geopandas.GeoDataFrame(columns, geometry=shapely.from_wkb(wkb), crs=crs)
+            yield to_frame(batch, schema, info.crs)
 
 
 def _parquet_batches(source: Path, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:

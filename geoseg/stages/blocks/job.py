@@ -279,8 +279,7 @@ def _write(job: _Job, plans: Sequence[OutputPlan]) -> None:
     settled = settle_overlaps(job.scenes) if merge else [Settled() for _ in job.scenes]
     with ExitStack() as stack:
         for scene, plan, rule in zip(job.scenes, plans, settled, strict=True):
-            outputs = stack.enter_context(Outputs(plan, scene.origin, scene=None))
+            outputs = stack.enter_context(Outputs(plan, scene.origin, config=scene.config))
             for frame, masks in merged_footprints(scene):
-                kept = rule.apply(frame)
-                outputs.add(kept, masks)
-                job.tally.footprints += len(kept)
+                outputs.add(rule.apply(frame), masks)
+            job.tally.footprints += outputs.finish()
