@@ -13,7 +13,7 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from geoseg.errors import ConfigError
-from geoseg.osm.elements import DEGREE_E7, OsmData
+from geoseg.osm.elements import DEGREE_E7, METRES_PER_DEGREE, OsmData
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -24,7 +24,10 @@ MAX_ELEMENTS: Final = 5000
 MAX_BBOX_KM: Final = 50.0
 """Longest side of a changeset's bounding box by default: an area that one person can look at."""
 
-KM_PER_DEGREE: Final = 111.32
+FILL: Final = 0.95
+"""How full changesets are planned: what hangs together does not divide evenly."""
+
+KM_PER_DEGREE: Final = METRES_PER_DEGREE / 1000
 
 
 def split_changesets(
@@ -154,7 +157,7 @@ def _halves(
     order = np.lexsort((members, middle))
     if total > max_elements:
         # A share of whole changesets, so that the last ones are not left nearly empty.
-        n_parts = -(-total // max_elements)
+        n_parts = int(np.ceil(total / (FILL * max_elements)))
         share = total * (n_parts // 2) / n_parts
         cut = int(np.searchsorted(np.cumsum(weight[order]), share, side="right"))
     else:
