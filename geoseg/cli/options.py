@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from geoseg.config import Config
     from geoseg.stages.export import OutputPlan
+    from geoseg.stages.osm_export import OsmOptions
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -231,6 +232,34 @@ mask_kind = click.option(
     show_default=True,
     help="What the mask holds; id N is the N-th footprint of the file.",
 )
+osm_options = _all(
+    click.option(
+        "--tags",
+        multiple=True,
+        metavar="[LABEL/]KEY=VALUE",
+        help="OSM tags, of all objects or those of a label; values may quote {score}, {label}, "
+        "{id}, {scene}, {model} [building=yes].",
+    ),
+    click.option(
+        "--osm-snap",
+        type=float,
+        metavar="M",
+        help="Corners this near to a neighbour's corner or wall are shared with it [0.25].",
+    ),
+    click.option(
+        "--max-elements",
+        type=int,
+        metavar="N",
+        help="Several OSM files where there are more objects [one file; 5000 with --max-bbox-km].",
+    ),
+    click.option(
+        "--max-bbox-km",
+        type=float,
+        metavar="KM",
+        help="Longest side of a file's area [with --max-elements: 50].",
+    ),
+    click.option("--upload-allowed", is_flag=True, help="Let JOSM upload the .osm file."),
+)
 output_option = click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to write."
 )
@@ -264,6 +293,22 @@ def make_plan(parameters: dict[str, Any]) -> OutputPlan:
     with wrong_use():
         plan.check()
     return plan
+
+
+def make_osm_options(parameters: dict[str, Any]) -> OsmOptions:
+    """Return how a call wants its OSM objects."""
+    from geoseg.osm.tags import TagTemplate
+    from geoseg.stages.osm_export import DEFAULT_SNAP_M, OsmOptions
+
+    snap_m = parameters["osm_snap"]
+    with wrong_use():
+        return OsmOptions(
+            tags=TagTemplate.parse(parameters["tags"]),
+            snap_m=DEFAULT_SNAP_M if snap_m is None else snap_m,
+            max_elements=parameters["max_elements"],
+            max_bbox_km=parameters["max_bbox_km"],
+            upload_allowed=parameters["upload_allowed"],
+        )
 
 
 def make_plans(scenes: Sequence[str], parameters: dict[str, Any]) -> list[OutputPlan]:

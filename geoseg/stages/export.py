@@ -21,6 +21,7 @@ from geoseg.errors import (
     ReadError,
 )
 from geoseg.footprints import empty_footprints
+from geoseg.osm.formats import osm_suffix
 from geoseg.preview import draw_preview
 from geoseg.raster import MaskWriter, Scene, rasterize_footprints
 from geoseg.stages.base import Tally
@@ -56,6 +57,8 @@ class OutputPlan:
 
     def check(self) -> None:
         """Raise OutputError, before any work, if one of the outputs cannot be written."""
+        if osm_suffix(self.vector):
+            raise OutputError(f"{self.vector}: write a .parquet, then export that to OSM files")
         check_output(self.vector)
         for path, suffixes in ((self.mask, (".tif", ".tiff")), (self.preview, (".png",))):
             if path is not None:
