@@ -14,6 +14,7 @@ from benchmarks.efficiency import efficiency
 from benchmarks.evaluation import evaluation
 from benchmarks.exactness import exactness
 from benchmarks.memory import memory
+from benchmarks.osmfiles import osm_files
 from benchmarks.peers import peers
 from benchmarks.real import real
 from benchmarks.report import as_page, as_table, describe_machine, write_json
@@ -42,6 +43,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "dedupe": dedupe,
     "scaling": scaling,
     "tta": tta,
+    "osm-files": osm_files,
 }
 
 

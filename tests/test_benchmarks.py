@@ -20,6 +20,7 @@ from benchmarks.data import dedupe, loading
 from benchmarks.evaluation import evaluation
 from benchmarks.exactness import exactness, painted_outlines
 from benchmarks.memory import memory
+from benchmarks.osmfiles import osm_files
 from benchmarks.report import as_page, as_table, describe_machine
 from benchmarks.rows import Row, at_least, at_most
 from benchmarks.scaling import scaling
@@ -54,6 +55,12 @@ def test_exactness_holds_on_a_tiny_town(tmp_path):
     perfect = [row for row in rows if " oracle" in row.name and row.met is not None]
     assert len(perfect) == 2 * 4
     assert all(row.met for row in perfect)
+
+
+def test_osm_files_have_seconds_and_memory(tmp_path):
+    rows = osm_files(tmp_path, n_footprints=100, town_px=400)
+    check_rows(rows, "osm-files")
+    assert [row.unit for row in rows] == ["s", "GiB"]
 
 
 def test_views_cost_and_worth_have_rows(tmp_path, no_real_scenes):
