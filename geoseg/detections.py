@@ -8,6 +8,7 @@ numpy and cv2 (resizing) only.
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
@@ -87,9 +88,10 @@ class Detections:
 
     def masks(self) -> list[NDArray[np.uint8]]:
         """Return every soft mask, views in order."""
-        shapes = self.mask_boxes[:, [3, 2]] - self.mask_boxes[:, [1, 0]]
-        parts = np.split(self.mask_data, self.mask_offsets[1:-1]) if len(self) else []
-        return [part.reshape(h, w) for part, (h, w) in zip(parts, shapes.tolist(), strict=True)]
+        shapes = (self.mask_boxes[:, [3, 2]] - self.mask_boxes[:, [1, 0]]).tolist()
+        edges = itertools.pairwise(self.mask_offsets.tolist())
+        data = self.mask_data
+        return [data[a:b].reshape(shape) for (a, b), shape in zip(edges, shapes, strict=True)]
 
     def take(self, index: NDArray[np.bool_] | NDArray[np.integer] | Sequence[int]) -> Self:
         """Return the detections at `index` (a bool mask or positions), in that order."""

@@ -1,0 +1,12 @@
+"""Steps on the masks of a chip, before they are stitched: off unless they are asked for.
+
+`lengths` reads radii and areas, `options` says which steps there are, `chain` puts them in order;
+`atlas` and `elements` do the work on all masks of a chip at once, `reshape` erodes and dilates,
+`claims` settles who owns a pixel, `fragments` joins and cuts. Frame: pixels of a chip.
+"""
+
+from geoseg.morphology.chain import refine, refine_chips
+from geoseg.morphology.lengths import parse_area, parse_length
+from geoseg.morphology.options import MorphologyOptions, Reach
+
+__all__ = ["MorphologyOptions", "Reach", "parse_area", "parse_length", "refine", "refine_chips"]

@@ -1,0 +1,152 @@
+"""Who owns a pixel: of masks that claim it, the best keeps it, and the others get what it leaves.
+
+What an owner leaves of a pixel of probability p is 1 - p. So the walls between neighbours, traced at
+0.5, are the same line from both sides, and their outlines do not overlap. Frame: pixels of a chip.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+
+from geoseg.detections import MASK_ON
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from numpy.typing import NDArray
+
+    from geoseg.detections import Detections
+
+    Masks = Sequence[NDArray[np.uint8]]
+
+By = Literal["score", "probability"]
+
+
+def best_first(found: Detections) -> list[int]:
+    """Return the positions of detections from the best score to the worst."""
+    return np.argsort(-found.scores, kind="stable").tolist()
+
+
+def settle(
+    masks: Masks,
+    boxes: NDArray[np.int32],
+    cost_of: Callable[[int], NDArray[np.float32]],
+    *,
+    order: Sequence[int],
+    keep_free: bool = False,
+) -> list[NDArray[np.uint8]]:
+    """Give each pixel to the mask to which it costs least, of those that are 0.5 or more there.
+
+    Args:
+        masks: (h, w) soft masks.
+        boxes: (N, 4) xyxy where they lie in the chip.
+        cost_of: Returns the (h, w) costs of a mask; asked only for masks that are contested.
+        order: Positions; of masks to which a pixel costs the same, the first in here owns it.
+        keep_free: Whether what costs a mask nothing stays its own, whoever else owns it.
+
+    Returns:
+        Soft masks of the same shapes; those that no other mask reaches are the given ones.
+    """
+    settled = list(masks)
+    for i, j in meeting(boxes, order):
+        in_i, in_j = shared(boxes[i].tolist(), boxes[j].tolist())
+        a, b = masks[i][in_i], masks[j][in_j]
+        from_j, from_i = a >= MASK_ON, b >= MASK_ON
+        both = from_j & from_i
+        if both.any():
+            cost_i, cost_j = cost_of(i)[in_i], cost_of(j)[in_j]
+            first = cost_i <= cost_j
+            from_j &= first | ~both
+            from_i &= ~first | ~both
+            if keep_free:
+                from_j &= (cost_j > 0) | ~both
+                from_i &= (cost_i > 0) | ~both
+        for k, here, lost, winner in ((j, in_j, from_j, a), (i, in_i, from_i, b)):
+            if lost.any():
+                if settled[k] is masks[k]:
+                    settled[k] = masks[k].copy()
+                part = settled[k][here]
+                np.minimum(part, ~winner, out=part, where=lost)
+    return settled
+
+
+def meeting(boxes: NDArray[np.int32], order: Sequence[int]) -> list[tuple[int, int]]:
+    """Return pairs whose boxes overlap, each with the one first that comes first in `order`."""
+    x0, y0, x1, y1 = boxes[order].T
+    meet = (x0[:, None] < x1) & (x0 < x1[:, None]) & (y0[:, None] < y1) & (y0 < y1[:, None])
+    first, second = np.nonzero(np.triu(meet, 1))
+    at = np.asarray(order)
+    return list(zip(at[first].tolist(), at[second].tolist(), strict=True))
+
+
+def shared(a: Sequence[int], b: Sequence[int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+    """Return where in each of two overlapping boxes the rectangle lies that they share."""
+    x0, y0, x1, y1 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
+    return (
+        (slice(y0 - a[1], y1 - a[1]), slice(x0 - a[0], x1 - a[0])),
+        (slice(y0 - b[1], y1 - b[1]), slice(x0 - b[0], x1 - b[0])),
+    )
+
+
+def claim(found: Detections, *, by: By) -> Detections:
+    """Give pixels that several masks claim to the better one; no pixel is claimed twice after.
+
+    Args:
+        found: Detections of one chip.
+        by: What is better: a higher score of the instance, or a higher probability of the pixel.
+
+    Returns:
+        The detections, in the same order; a mask may have lost all of its pixels.
+    """
+    order, masks = best_first(found), found.masks()
+    ranks = np.empty(len(order), np.float32)
+    ranks[order] = np.arange(len(order))
+
+    def cost_of(i: int) -> NDArray[np.float32]:
+        if by == "probability":
+            return -masks[i].astype(np.float32)
+        return np.broadcast_to(ranks[i], masks[i].shape)
+
+    return with_masks(found, settle(masks, found.mask_boxes, cost_of, order=order))
+
+
+def drop_repeated(found: Detections, *, least_ios: float) -> NDArray[np.int64]:
+    """Return which detections are not a better one of the chip again.
+
+    Args:
+        found: Detections of one chip.
+        least_ios: Two are one when they share this part of the smaller.
+
+    Returns:
+        Positions, ascending.
+    """
+    owner = np.full((found.window.height, found.window.width), -1, np.int32)
+    masks, corners = found.masks(), found.mask_boxes.tolist()
+    areas = np.zeros(len(found), np.int64)
+    kept = []
+    for i in best_first(found):
+        x0, y0, x1, y1 = corners[i]
+        on, here = masks[i] >= MASK_ON, owner[y0:y1, x0:x1]
+        areas[i] = np.count_nonzero(on)
+        common = np.bincount(here[on] + 1, minlength=len(found) + 1)[1:]
+        if areas[i] and (common < least_ios * np.maximum(np.minimum(areas, areas[i]), 1)).all():
+            kept.append(i)
+            here[on & (here < 0)] = i
+    return np.array(sorted(kept), np.int64)
+
+
+def with_masks(
+    found: Detections, masks: Masks, boxes: NDArray[np.int32] | None = None
+) -> Detections:
+    """Return the detections with other masks, and where these lie if they moved."""
+    return type(found).from_masks(
+        found.scene_id,
+        found.window,
+        boxes=found.boxes,
+        scores=found.scores,
+        labels=found.labels,
+        mask_boxes=found.mask_boxes if boxes is None else boxes,
+        masks=masks,
+    )

@@ -1,0 +1,137 @@
+"""What may be done to masks, in the order it is done in, and how far that reaches in pixels."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, ClassVar, Literal, Self
+
+from geoseg.errors import ConfigError, GeosegWarning
+from geoseg.morphology.lengths import MAX_RADIUS_PX, parse_area, parse_length
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+RADII = ("erode", "open", "close", "dilate")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MorphologyOptions:
+    """Steps on the masks of a chip, before they are stitched. By default there are none.
+
+    Radii are pixels of the chip (2 or 2px), metres on the ground (0.6m), or kernels (5x5: 2 px).
+    """
+
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
+
+    masks: Literal["soft", "binary"] = "soft"
+    """Work on probabilities, or on masks cut at 0.5 beforehand."""
+    duplicate_ios: float = 0.0
+    """Of two masks that share this part of the smaller, the weaker is dropped; 0: none is."""
+    join: float = 0.0
+    """A mask that lies by this share in the faint part (probability 0.2) of one of a higher score
+    is a fragment of it, and joins it; 0: none does."""
+    split: float = 0.0
+    """A mask is cut where it is narrower than this share of the parts that it links; 0: none is."""
+    erode: str | float = 0
+    """Radius by which masks shrink."""
+    open: str | float = 0
+    """Radius: what is narrower than twice this goes."""
+    close: str | float = 0
+    """Radius: gaps narrower than twice this are filled."""
+    restore: bool = True
+    """Objects that eroding or opening would erase stay as they were."""
+    small_px: float = 0.0
+    """Side of a square in pixels: objects of less area are not eroded or opened."""
+    small: Literal["spared", "grown"] = "spared"
+    """Small objects are dilated as the others are, or they alone are."""
+    parts: Literal["keep", "split", "largest"] = "keep"
+    """What becomes of a mask in several parts: it stays one, each is one, or the largest is kept."""
+    claims: Literal["none", "score", "probability"] = "none"
+    """Pixels that several masks claim go to the one of the higher score, or there more probable."""
+    dilate: str | float = 0
+    """Radius by which masks grow, never into another's."""
+    contested: Literal["nearest", "last"] = "nearest"
+    """Who gets ground into which several grow: the nearest; or the last in order all of it, with
+    what was another's, as where an image of labels is dilated."""
+    element: Literal["disk", "square"] = "disk"
+    """What masks shrink and grow by."""
+    border: Literal["ignored", "background"] = "ignored"
+    """Eroding at the chip's border: what lies beyond is not known, or there is nothing."""
+    connectivity: Literal[4, 8] = 8
+    """Pixels that touch at a corner are one object with 8."""
+    min_area: str | float = 0
+    """Smaller masks are dropped: 14px of the chip, or 5m2; not those at a border that is ignored."""
+    score: Literal["model", "mask"] = "model"
+    """The network's, or the mean probability times the root of the share of the chip covered."""
+
+    def __post_init__(self) -> None:
+        for name in RADII:
+            parse_length(getattr(self, name), name=name)
+        parse_area(self.min_area, name="min_area")
+        for name in ("duplicate_ios", "join", "split"):
+            value = getattr(self, name)
+            if not 0 <= value <= 1:
+                raise ConfigError(f"{name} must be in [0, 1], got {value}")
+        if not 0 <= self.small_px <= 1000:
+            raise ConfigError(f"small_px must be in [0, 1000], got {self.small_px}")
+
+    @property
+    def does_nothing(self) -> bool:
+        """Whether masks stay as they are, whatever they look like."""
+        return _does_nothing(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reach:
+    """The options of lengths and areas in pixels of a chip."""
+
+    erode: float = 0.0
+    open: float = 0.0
+    close: float = 0.0
+    dilate: float = 0.0
+    min_area: float = 0.0
+
+    @classmethod
+    @functools.lru_cache(maxsize=256)  # asked for at every chip
+    def of(cls, options: MorphologyOptions, gsd_m: float | None) -> Self:
+        """Return what options come to where a pixel is `gsd_m` metres wide; None: not known.
+
+        Raises:
+            ConfigError: A radius is too large, or in metres where a pixel's size is not known.
+        """
+        values = {}
+        for name in RADII:
+            radius = parse_length(getattr(options, name), name=name)
+            values[name] = radius.to_px(gsd_m, name=name)
+            if values[name] > MAX_RADIUS_PX:
+                raise ConfigError(
+                    f"{name} must be at most {MAX_RADIUS_PX:g} px, got {radius.value:g} m, "
+                    f"which is {values[name]:.0f} px of {gsd_m:.2g} m"
+                )
+        area = parse_area(options.min_area, name="min_area")
+        px_m2 = None if gsd_m is None else gsd_m**2
+        return cls(**values, min_area=area.to_px(px_m2, name="min_area"))
+
+    def warn_of_nothing(self, given: Mapping[str, object]) -> None:
+        """Warn of radii that were asked for and are below a pixel."""
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name in RADII and 0 < value < 1:
+                warnings.warn(
+                    f"{field.name} {given[field.name]} is {value:.2f} px here: below a pixel "
+                    "nothing is done",
+                    GeosegWarning,
+                    stacklevel=3,
+                )
+
+
+@functools.lru_cache(maxsize=256)  # asked for at every chip
+def _does_nothing(options: MorphologyOptions) -> bool:
+    plain = MorphologyOptions()
+    radii = (parse_length(getattr(options, name), name=name).value for name in RADII)
+    area = parse_area(options.min_area, name="min_area").value
+    steps = ("masks", "duplicate_ios", "join", "split", "parts", "claims", "score")
+    as_they_are = all(getattr(options, name) == getattr(plain, name) for name in steps)
+    return as_they_are and not any(radii) and not area
