@@ -27,7 +27,6 @@ LEAST_LEVEL_PX = 1.0
 LEAST_PEAK_PX = 3.0
 """Parts that are nowhere this far from their outline are bays and corners, no roofs."""
 STEP_PX = 0.5
-_SKIRT_PX = 1  # of faint pixels that a part keeps around it, for its outline
 
 
 def part(found: Detections, parts: Parts, *, connectivity: int) -> Detections:
@@ -176,16 +175,15 @@ def _alone(mask: Mask, labels: NDArray[np.int32], value: int) -> Mask:
 
 
 def _recut(found: Detections, cut: Sequence[tuple[int, Mask]]) -> Detections:
-    """Return masks, each in the box of the detection it came from, cropped to what they hold."""
+    """Return masks in the box of the detection that they came from; parts cropped to themselves."""
+    source = [i for i, _ in cut]
+    whole = np.bincount(source, minlength=len(found)) == 1
     boxes, masks = [], []
     for i, mask in cut:
-        x, y, w, h = cv2.boundingRect((mask >= MASK_ON).astype(np.uint8))
-        x0, y0 = max(x - _SKIRT_PX, 0), max(y - _SKIRT_PX, 0)
-        crop = mask[y0 : y + h + _SKIRT_PX, x0 : x + w + _SKIRT_PX]
-        left, top = found.mask_boxes[i, :2].tolist()
-        boxes.append((left + x0, top + y0, left + x0 + crop.shape[1], top + y0 + crop.shape[0]))
-        masks.append(crop)
-    source = [i for i, _ in cut]
+        left, top, right, bottom = found.mask_boxes[i].tolist()
+        x0, y0, x1, y1 = (0, 0, right - left, bottom - top) if whole[i] else _extent(mask)
+        boxes.append((left + x0, top + y0, left + x1, top + y1))
+        masks.append(mask[y0:y1, x0:x1])
     return type(found).from_masks(
         found.scene_id,
         found.window,
@@ -195,3 +193,10 @@ def _recut(found: Detections, cut: Sequence[tuple[int, Mask]]) -> Detections:
         mask_boxes=np.array(boxes, np.int32),
         masks=masks,
     )
+
+
+def _extent(mask: Mask) -> tuple[int, int, int, int]:
+    """Return the xyxy edges of the pixels at 0.5, with those around them that shape the outline."""
+    x, y, width, height = cv2.boundingRect((mask >= MASK_ON).view(np.uint8))
+    limit_y, limit_x = mask.shape
+    return max(x - 1, 0), max(y - 1, 0), min(x + width + 1, limit_x), min(y + height + 1, limit_y)
