@@ -50,14 +50,20 @@ class PolygonizeOptions:
     starts it can be up to half more); 0 keeps every vertex."""
     min_area_m2: float = 5.0
     """Smaller parts are dropped; an instance without a part of this size is no footprint."""
+    min_area_px: float = 0.0
+    """The same in pixels of the scene's grid; above 0, it takes the place of `min_area_m2`."""
     min_hole_m2: float = 1.0
     """Smaller holes are filled."""
 
     def __post_init__(self) -> None:
-        for name in ("tolerance_m", "min_area_m2", "min_hole_m2"):
+        for name in ("tolerance_m", "min_area_m2", "min_area_px", "min_hole_m2"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ConfigError(f"{name} must be 0 or more, got {value}")
+
+    def least_area_m2(self, gsd_m: float) -> float:
+        """Return the least area in square metres where a pixel is `gsd_m` wide."""
+        return self.min_area_px * gsd_m**2 if self.min_area_px > 0 else self.min_area_m2
 
 
 def contour(
@@ -116,9 +122,10 @@ def to_ground(
     parts, owner = shapely.get_parts(metric, return_index=True)
     parts = _filled(parts, options.min_hole_m2)
     centres = shapely.get_coordinates(shapely.centroid(parts)) / (scale_x, scale_y)
-    areas = shapely.area(parts) / (scale_x * scale_y)
-    areas = areas * grid.pixel_area_m2(centres[:, 1], centres[:, 0])
-    keep = areas >= max(options.min_area_m2, np.finfo(float).tiny)
+    areas_px = shapely.area(parts) / (scale_x * scale_y)
+    areas = areas_px * grid.pixel_area_m2(centres[:, 1], centres[:, 0])
+    least_m2 = 0.0 if options.min_area_px > 0 else options.min_area_m2
+    keep = (areas >= max(least_m2, np.finfo(float).tiny)) & (areas_px >= options.min_area_px)
     parts, owner, areas = parts[keep], owner[keep], areas[keep]
     placed = shapely.transform(parts, lambda xy: _apply(grid.transform, xy / (scale_x, scale_y)))
     ground = mend_rounding(_collect(shapely.orient_polygons(placed), owner, len(shapes)))

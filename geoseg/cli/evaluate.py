@@ -25,6 +25,7 @@ _PATH = click.Path(path_type=Path)
 @click.option("--report", type=_PATH, help="Write a page with tables, plots and pictures, .html.")
 @options.model_options
 @options.score_option
+@options.morphology_options
 @options.config_options
 def command(**parameters: Any) -> int:
     """Compare a map with outlines, or a model with annotated chips.
@@ -75,7 +76,14 @@ def _evaluate_chips(parameters: dict[str, Any]) -> int:
         results = read_results(parameters["results"], truth)
     else:
         with TerminalProgress() as progress:
-            results = evaluate_model(truth, images, config.model, tally, progress=progress)
+            results = evaluate_model(
+                truth,
+                images,
+                config.model,
+                tally,
+                morphology=config.morphology,
+                progress=progress,
+            )
     found = evaluate_chips(truth, results, score=parameters["at_score"])
     if parameters["report"] is not None:
         report_chips(parameters["report"], found, images=images)

@@ -16,6 +16,7 @@ from geoseg.cli import options
 @options.raster_outputs
 @options.mask_kind
 @options.score_option
+@options.morphology_options
 @options.shape_options
 @options.topology_options
 @options.config_options

@@ -68,6 +68,24 @@ class Gsd(click.ParamType[Any]):
             self.fail(f"must be auto, native or metres such as 0.3; got {value!r}", param, ctx)
 
 
+class LeastArea(click.ParamType[dict[str, float]]):
+    """`5` or `5m2`, square metres; `14px`, pixels."""
+
+    name = "5m2|14px"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> dict[str, float]:
+        """Return the two keys that hold the least area, the one in the other unit unset."""
+        from geoseg.morphology import parse_area
+
+        if isinstance(value, dict):
+            return value
+        with wrong_use():
+            least = parse_area(value, name="--min-area", bare="m2")
+        if least.is_px:
+            return {"polygonize.min_area_px": least.value}
+        return {"polygonize.min_area_m2": least.value, "polygonize.min_area_px": 0.0}
+
+
 class Names(click.ParamType[tuple[str, ...]]):
     """`cpu,cuda:1`."""
 
@@ -159,6 +177,32 @@ topology_options = _all(
         help="Ground that several outlines claim: the better one's, or left as it is [settle].",
     ),
 )
+morphology_options = _all(
+    click.option(
+        "--erode",
+        "morphology__erode",
+        metavar="2px|0.6m",
+        help="Shrink masks; none vanishes, unless the config lets it [0].",
+    ),
+    click.option(
+        "--open", "morphology__open", metavar="2px|0.6m", help="Take away what is narrow [0]."
+    ),
+    click.option(
+        "--close", "morphology__close", metavar="2px|0.6m", help="Fill narrow gaps in masks [0]."
+    ),
+    click.option(
+        "--dilate",
+        "morphology__dilate",
+        metavar="2px|0.6m",
+        help="Grow masks, never into each other [0].",
+    ),
+    click.option(
+        "--element",
+        "morphology__element",
+        type=click.Choice(["disk", "square"]),
+        help="What masks shrink and grow by [disk].",
+    ),
+)
 score_option = click.option(
     "--score",
     "model__score",
@@ -175,10 +219,9 @@ shape_options = _all(
     ),
     click.option(
         "--min-area",
-        "polygonize__min_area_m2",
-        type=float,
-        metavar="M2",
-        help="Smaller footprints are dropped [5].",
+        "least_area",
+        type=LeastArea(),
+        help="Smaller footprints are dropped: square metres, or pixels of the chip [5m2].",
     ),
 )
 config_options = _all(
@@ -272,6 +315,7 @@ def make_config(parameters: dict[str, Any], *, defaults: dict[str, Any] | None =
     if parameters.get("verbose"):
         logging.getLogger("geoseg").setLevel(logging.DEBUG)
     options = {k.replace("__", "."): v for k, v in parameters.items() if "__" in k}
+    options |= parameters.get("least_area") or {}
     return load_config(
         parameters.get("config_file"),
         defaults=defaults,

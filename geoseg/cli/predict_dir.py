@@ -35,6 +35,10 @@ _PATH: Callable[..., Any] = click.Path
 @click.option(
     "--score", "model__score", type=float, help="Least score of a detection, 0 to 1 [0.05]."
 )
+@options.morphology_options
+@click.option(
+    "--min-area", "morphology__min_area", metavar="14px", help="Smaller masks are dropped [0]."
+)
 @options.config_options
 def command(images: Path, output: Path, coco: Path | None, **parameters: Any) -> int:
     """Run the model over a folder of IMAGES; write predictions as .json.
@@ -57,5 +61,12 @@ def command(images: Path, output: Path, coco: Path | None, **parameters: Any) ->
     from geoseg.cli.report import TerminalProgress, finish
 
     with TerminalProgress() as progress:
-        tally = predict_dir(images, output, config.model, coco=coco, progress=progress)
+        tally = predict_dir(
+            images,
+            output,
+            config.model,
+            morphology=config.morphology,
+            coco=coco,
+            progress=progress,
+        )
     return finish(tally, [output], as_json=parameters["as_json"])

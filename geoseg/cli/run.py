@@ -31,6 +31,7 @@ from geoseg.cli import options
 @options.model_options
 @options.tta_options
 @options.score_option
+@options.morphology_options
 @options.shape_options
 @options.topology_options
 @options.scale_options

@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 
 from geoseg.chips import CHIP_OVERLAP_PX
 from geoseg.errors import ConfigError
+from geoseg.morphology import MorphologyOptions
 from geoseg.polygonize import PolygonizeOptions
 from geoseg.stitch import StitchOptions
 from geoseg.topology import TopologyOptions
@@ -158,6 +159,7 @@ class Config:
     chips: ChipOptions = field(default_factory=ChipOptions)
     model: ModelOptions = field(default_factory=ModelOptions)
     tta: TtaOptions = field(default_factory=TtaOptions)
+    morphology: MorphologyOptions = field(default_factory=MorphologyOptions)
     stitch: StitchOptions = field(default_factory=StitchOptions)
     polygonize: PolygonizeOptions = field(default_factory=PolygonizeOptions)
     topology: TopologyOptions = field(default_factory=TopologyOptions)

@@ -6,7 +6,16 @@
 """
 
 from geoseg.morphology.chain import refine, refine_chips
-from geoseg.morphology.lengths import parse_area, parse_length
-from geoseg.morphology.options import MorphologyOptions, Reach
+from geoseg.morphology.lengths import Measure, parse_area, parse_length
+from geoseg.morphology.options import MorphologyOptions, reach_of, warn_of_nothing
 
-__all__ = ["MorphologyOptions", "Reach", "parse_area", "parse_length", "refine", "refine_chips"]
+__all__ = [
+    "Measure",
+    "MorphologyOptions",
+    "parse_area",
+    "parse_length",
+    "reach_of",
+    "refine",
+    "refine_chips",
+    "warn_of_nothing",
+]

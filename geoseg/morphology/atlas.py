@@ -1,7 +1,7 @@
 """All masks of a chip on one canvas, so that one call of OpenCV works on all of them.
 
-For masks of some 30 px the calls cost more than the pixels. Each mask has a cell with a margin of its
-own, so that none reaches into another's. Frame: pixels of the canvas; `boxes` are in the chip's.
+For masks of some 30 px the calls cost more than the pixels. Each mask has a cell with a margin, so
+that none reaches into another's. Frame: pixels of the canvas; boxes are in the chip's.
 """
 
 from __future__ import annotations

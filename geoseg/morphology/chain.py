@@ -20,7 +20,7 @@ import numpy as np
 from geoseg.detections import MASK_ON, Detections
 from geoseg.morphology.claims import claim, drop_repeated
 from geoseg.morphology.fragments import join_fragments, part, split_glued
-from geoseg.morphology.options import Reach
+from geoseg.morphology.options import reach_of
 from geoseg.morphology.reshape import close_masks, dilate, erode, open_masks
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def refine(found: Detections, options: MorphologyOptions, *, gsd_m: float | None
     """
     if len(found) == 0 or options.does_nothing:
         return found
-    reach = Reach.of(options, gsd_m)
+    reach = reach_of(options, gsd_m)
     done = _binary(found) if options.masks == "binary" else found
     if options.duplicate_ios > 0:
         done = done.take(drop_repeated(done, least_ios=options.duplicate_ios))

@@ -1,7 +1,7 @@
 """Who owns a pixel: of masks that claim it, the best keeps it, and the others get what it leaves.
 
-What an owner leaves of a pixel of probability p is 1 - p. So the walls between neighbours, traced at
-0.5, are the same line from both sides, and their outlines do not overlap. Frame: pixels of a chip.
+What an owner leaves of a pixel of probability p is 1 - p. So the walls between neighbours, traced
+at 0.5, are the same line from both sides: outlines do not overlap. Frame: pixels of a chip.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Lengths and areas as users write them: pixels of the chip, or metres on the ground.
 
-`2` and `2px` are pixels, `0.6m` metres, `5x5` a kernel of that side, which is a radius of 2 px. Areas
-are `14px` or `5m2`. What they come to in pixels is known once the ground resolution is.
+`2` and `2px` are pixels, `0.6m` metres, `5x5` a kernel of that side, which is a radius of 2 px.
+Areas are `14px` or `5m2`. What they come to in pixels is known once the ground resolution is.
 """
 
 from __future__ import annotations

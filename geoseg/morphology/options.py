@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import functools
 import warnings
-from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, ClassVar, Literal, Self
+from dataclasses import dataclass
+from typing import ClassVar, Literal
 
 from geoseg.errors import ConfigError, GeosegWarning
 from geoseg.morphology.lengths import MAX_RADIUS_PX, parse_area, parse_length
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 RADII = ("erode", "open", "close", "dilate")
 
@@ -47,9 +44,9 @@ class MorphologyOptions:
     small: Literal["spared", "grown"] = "spared"
     """Small objects are dilated as the others are, or they alone are."""
     parts: Literal["keep", "split", "largest"] = "keep"
-    """What becomes of a mask in several parts: it stays one, each is one, or the largest is kept."""
+    """A mask in several parts stays one, becomes one for each, or keeps the largest alone."""
     claims: Literal["none", "score", "probability"] = "none"
-    """Pixels that several masks claim go to the one of the higher score, or there more probable."""
+    """Pixels that several masks claim go to that of the higher score, or probability there."""
     dilate: str | float = 0
     """Radius by which masks grow, never into another's."""
     contested: Literal["nearest", "last"] = "nearest"
@@ -62,7 +59,7 @@ class MorphologyOptions:
     connectivity: Literal[4, 8] = 8
     """Pixels that touch at a corner are one object with 8."""
     min_area: str | float = 0
-    """Smaller masks are dropped: 14px of the chip, or 5m2; not those at a border that is ignored."""
+    """Smaller masks are dropped: 14px or 5m2; but not at a border that is ignored."""
     score: Literal["model", "mask"] = "model"
     """The network's, or the mean probability times the root of the share of the chip covered."""
 
@@ -93,38 +90,48 @@ class Reach:
     dilate: float = 0.0
     min_area: float = 0.0
 
-    @classmethod
-    @functools.lru_cache(maxsize=256)  # asked for at every chip
-    def of(cls, options: MorphologyOptions, gsd_m: float | None) -> Self:
-        """Return what options come to where a pixel is `gsd_m` metres wide; None: not known.
 
-        Raises:
-            ConfigError: A radius is too large, or in metres where a pixel's size is not known.
-        """
-        values = {}
-        for name in RADII:
-            radius = parse_length(getattr(options, name), name=name)
-            values[name] = radius.to_px(gsd_m, name=name)
-            if values[name] > MAX_RADIUS_PX:
-                raise ConfigError(
-                    f"{name} must be at most {MAX_RADIUS_PX:g} px, got {radius.value:g} m, "
-                    f"which is {values[name]:.0f} px of {gsd_m:.2g} m"
-                )
-        area = parse_area(options.min_area, name="min_area")
-        px_m2 = None if gsd_m is None else gsd_m**2
-        return cls(**values, min_area=area.to_px(px_m2, name="min_area"))
+@functools.lru_cache(maxsize=256)  # asked for at every chip
+def reach_of(options: MorphologyOptions, gsd_m: float | None) -> Reach:
+    """Return what options come to where a pixel is `gsd_m` metres wide; None: not known.
 
-    def warn_of_nothing(self, given: Mapping[str, object]) -> None:
-        """Warn of radii that were asked for and are below a pixel."""
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if field.name in RADII and 0 < value < 1:
-                warnings.warn(
-                    f"{field.name} {given[field.name]} is {value:.2f} px here: below a pixel "
-                    "nothing is done",
-                    GeosegWarning,
-                    stacklevel=3,
-                )
+    Raises:
+        ConfigError: A radius is too large, or in metres where a pixel's size is not known.
+
+    Example:
+        >>> reach_of(MorphologyOptions(erode="0.6m", dilate="3x3"), 0.3).erode
+        2.0
+    """
+    values = {}
+    for name in RADII:
+        radius = parse_length(getattr(options, name), name=name)
+        values[name] = radius.to_px(gsd_m, name=name)
+        if values[name] > MAX_RADIUS_PX:
+            raise ConfigError(
+                f"{name} must be at most {MAX_RADIUS_PX:g} px, got {radius.value:g} m, "
+                f"which is {values[name]:.0f} px of {gsd_m:.2g} m"
+            )
+    area = parse_area(options.min_area, name="min_area")
+    px_m2 = None if gsd_m is None else gsd_m**2
+    return Reach(**values, min_area=area.to_px(px_m2, name="min_area"))
+
+
+def warn_of_nothing(options: MorphologyOptions, *, gsd_m: float) -> None:
+    """Warn of radii that were asked for and are below a pixel of `gsd_m` metres.
+
+    Raises:
+        ConfigError: As `reach_of`.
+    """
+    reach = reach_of(options, gsd_m)
+    for name in RADII:
+        radius_px = getattr(reach, name)
+        if 0 < radius_px < 1:
+            warnings.warn(
+                f"{name} {getattr(options, name)} is {radius_px:.2f} px here: below one pixel "
+                "nothing is done",
+                GeosegWarning,
+                stacklevel=2,
+            )
 
 
 @functools.lru_cache(maxsize=256)  # asked for at every chip

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from geoseg.evaluate.mistakes import ChipMistakes, Mistakes
     from geoseg.evaluate.seams import SeamGap
     from geoseg.evaluate.shapes import ShapeMeasures
+    from geoseg.morphology import MorphologyOptions
     from geoseg.stages.base import Progress, Tally
 
 PICTURES = 6
@@ -119,9 +120,10 @@ def evaluate_model(
     options: ModelOptions,
     tally: Tally,
     *,
+    morphology: MorphologyOptions | None = None,
     progress: Progress | None = None,
 ) -> Annotations:
-    """Return what a model finds in the chips of a document.
+    """Return what a model finds in the chips of a document, its masks refined if that is asked for.
 
     Raises:
         GeosegError: The model does not serve, or no chip can be read.
@@ -129,7 +131,10 @@ def evaluate_model(
     predictor = load_for_pictures(options)
     pictures = document_pictures(truth, images)
     collector = Collector(predictor.model.spec.categories)
-    for picture, found in predict_pictures(pictures, predictor, tally=tally, progress=progress):
+    seen = predict_pictures(
+        pictures, predictor, morphology=morphology, tally=tally, progress=progress
+    )
+    for picture, found in seen:
         shape_hw = found.window.height, found.window.width
         collector.add_detections(picture.name, shape_hw, found, image_id=picture.image_id)
     tally.check()

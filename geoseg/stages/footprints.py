@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from geoseg.footprints import make_footprints
+from geoseg.morphology import refine_chips, warn_of_nothing
 from geoseg.stages.base import Tally
 from geoseg.stages.export import OutputPlan, Outputs
 from geoseg.stages.staging import check_apart
@@ -47,8 +48,10 @@ class FootprintMaker:
 
     def push(self, row: list[tuple[Chip, Detections]]) -> None:
         """Add one chip row."""
+        morphology, gsd_m = self.config.morphology, self.origin.grid.gsd_m
         with self.tally.timed("stitch"):
-            instances = self.stitcher.push_row(row)
+            refined = list(refine_chips(row, morphology, gsd_m=gsd_m))
+            instances = self.stitcher.push_row(refined)
         self._write(instances)
 
     def finish(self) -> None:
@@ -79,8 +82,9 @@ def make_all(
     outputs: Outputs,
     tally: Tally,
 ) -> None:
-    """Stitch, polygonize and write detections that come in row-major chip order."""
+    """Refine, stitch, polygonize and write detections that come in row-major chip order."""
     grid = origin.grid
+    warn_of_nothing(config.morphology, gsd_m=grid.gsd_m)
     stitcher = Stitcher(shape_hw=(grid.height, grid.width), options=config.stitch)
     maker = FootprintMaker(
         origin=origin, config=config, outputs=outputs, tally=tally, stitcher=stitcher
@@ -104,7 +108,7 @@ def footprints(detections: Path, plan: OutputPlan, config: Config) -> Tally:
     Args:
         detections: A file written by `infer`.
         plan: What is to be written.
-        config: Stitch and polygonize options, and the least score.
+        config: Morphology, stitch and polygonize options, and the least score.
 
     Raises:
         GeosegError: The input is damaged or an output cannot be written; nothing is left behind.
@@ -126,7 +130,7 @@ def _as_made(origin: Origin, config: Config) -> Origin:
     """Record the options that these footprints are made with beside those of their detections."""
     now = config.to_dict()
     model = {**origin.config.get("model", {}), "score": config.model.score}
-    shapes = {name: now[name] for name in ("stitch", "polygonize", "topology")}
+    shapes = {name: now[name] for name in ("morphology", "stitch", "polygonize", "topology")}
     return replace(origin, config={**origin.config, **shapes, "model": model})
 
 

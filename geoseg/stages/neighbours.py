@@ -99,7 +99,7 @@ class _Waiting:
             before,
             scores[at],
             options=self.config.topology,
-            min_area_m2=self.config.polygonize.min_area_m2,
+            min_area_m2=self.config.polygonize.least_area_m2(self.grid.gsd_m),
         )
         moved = np.flatnonzero([a is not b for a, b in zip(after, before, strict=True)])
         ground = from_metres(after[moved], self.grid)

@@ -19,6 +19,7 @@ from geoseg.data.cocowrite import JSON_SUFFIXES, MAX_RESULTS_PER_IMAGE, result_r
 from geoseg.detections import MASK_ON
 from geoseg.errors import GeosegWarning, ModelError
 from geoseg.models import load_model
+from geoseg.morphology import MorphologyOptions, reach_of, refine
 from geoseg.predict import Predictor
 from geoseg.raster.atomic import check_output
 from geoseg.stages.base import Progress, Silence, Tally
@@ -44,6 +45,7 @@ def predict_dir(
     output: Path,
     options: ModelOptions,
     *,
+    morphology: MorphologyOptions | None = None,
     coco: Path | None = None,
     most_per_image: int = MAX_RESULTS_PER_IMAGE,
     progress: Progress | None = None,
@@ -55,6 +57,7 @@ def predict_dir(
         output: The .json file: a list of image_id, category_id, score, segmentation (run-length
             encoding) and bbox (left, top, width, height), best first within each picture.
         options: Model, device, batch size, least score and reader threads.
+        morphology: Steps on the masks, lengths in pixels.
         coco: A COCO document: its images are predicted, under its ids, instead of the folder's.
         most_per_image: Only so many of the best detections of a picture are written.
         progress: Told about pictures done.
@@ -67,6 +70,7 @@ def predict_dir(
     """
     check_output(output, JSON_SUFFIXES)
     check_apart([output], [coco])
+    reach_of(morphology or MorphologyOptions(), None)  # raises where pixels would have to be metres
     if coco is None:
         pictures, blame = list_pictures(folder)
         if blame is not None:
@@ -83,7 +87,12 @@ def predict_dir(
         predictor = load_for_pictures(options)
     spec = predictor.model.spec
     found = predict_pictures(
-        pictures, predictor, threads=options.readers, tally=tally, progress=progress
+        pictures,
+        predictor,
+        morphology=morphology,
+        threads=options.readers,
+        tally=tally,
+        progress=progress,
     )
     with Staging() as staging, closing(found):
         with output_errors(output):
@@ -103,6 +112,7 @@ def predict_pictures(
     pictures: Sequence[Picture],
     predictor: Predictor,
     *,
+    morphology: MorphologyOptions | None = None,
     threads: int = 2,
     tally: Tally,
     progress: Progress | None = None,
@@ -116,7 +126,7 @@ def predict_pictures(
         ModelError: The network's output is not what it must be.
         DeviceError: Not even one picture fits in the device's memory.
     """
-    progress = progress or Silence()
+    progress, steps = progress or Silence(), morphology or MorphologyOptions()
     tally.chips = len(pictures)
     progress.start("predict", len(pictures))
 
@@ -133,8 +143,9 @@ def predict_pictures(
             found = [detections for _, detections in predictor.stream([batch])]
         for picture, detections in zip(group, found, strict=True):
             tally.inferred += 1
-            tally.detections += len(detections)
-            yield picture, detections
+            refined = refine(detections, steps, gsd_m=None)
+            tally.detections += len(refined)
+            yield picture, refined
         progress.advance(len(group))
     tally.check()
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from geoseg.chips import ChipPlan
 from geoseg.errors import ConfigError, ReadError
+from geoseg.morphology import warn_of_nothing
 from geoseg.stages.base import Tally
 from geoseg.stages.blocks import units
 from geoseg.stages.blocks.detections import write_block
@@ -229,6 +230,7 @@ def describe(path: str, config: Config, folder: Path, *, keep_masks: bool = Fals
         if config.scene.aoi is not None:
             read_aoi(config.scene.aoi, planned.origin.grid)  # raises where it misses the scene
     plan = planned.plan
+    warn_of_nothing(config.morphology, gsd_m=planned.origin.grid.gsd_m)
     return SceneJob(
         path=str(Path(path).absolute()) if Path(path).exists() else path,
         identity=file_identity(path),

@@ -22,6 +22,7 @@ from geoseg.chips import ListedPlan
 from geoseg.detections import Detections
 from geoseg.errors import FormatError
 from geoseg.footprints import make_footprints
+from geoseg.morphology import refine
 from geoseg.stages.base import Tally, grid_values
 from geoseg.stages.blocks.outcome import Outcome
 from geoseg.stages.blocks.shards import ShardWriter, make_key, read_seal
@@ -115,6 +116,7 @@ def footprints_key(region: Region, sums: Sequence[str]) -> str:
         version=VERSION,
         inputs=list(sums),
         score=config.model.score,
+        morphology=asdict(config.morphology),
         stitch=asdict(config.stitch),
         polygonize=asdict(config.polygonize),
         grid=grid_values(region.scene.grid),
@@ -149,11 +151,18 @@ def _unshared(region: Region) -> tuple[int, int, int, int]:
 
 
 def _detections(region: Region) -> Iterator[tuple[Chip, Detections]]:
-    """Yield the detections of all inputs, in row-major order of the whole region."""
-    score = region.scene.config.model.score
+    """Yield the detections of all inputs, in row-major order of the whole region.
+
+    Masks are refined where they come from the network; what regions below handed on has been.
+    """
+    config, gsd_m = region.scene.config, region.scene.grid.gsd_m
     parts = [read_detections(path) for path in region.inputs()]
     for chip, found in heapq.merge(*parts, key=lambda item: (item[0].row, item[0].col)):
-        yield chip, found.take(found.scores >= score)
+        if region.level > 0:
+            yield chip, found
+            continue
+        kept = found.take(found.scores >= config.model.score)
+        yield chip, refine(kept, config.morphology, gsd_m=gsd_m)
 
 
 def _write(instances: list[Instance], region: Region, shard: ShardWriter, tally: Tally) -> None:
