@@ -1,4 +1,4 @@
-"""Steps on the masks of a chip, before they are stitched: off unless they are asked for.
+"""Steps on the masks of a chip, before they are stitched: all but one off unless asked for.
 
 `lengths` reads radii and areas, `options` says which steps there are, `chain` puts them in order;
 `atlas` and `elements` do the work on all masks of a chip at once, `reshape` erodes and dilates,

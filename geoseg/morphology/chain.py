@@ -2,7 +2,7 @@
 
 The order is that of the winner of the crowdAI mapping challenge, with what it had not in between:
 
-    binary, duplicates, join, split, erode, open, close, parts, claims, dilate, min_area, score
+    duplicates, binary, join, split, erode, open, close, parts, claims, dilate, min_area, score
 
 A chip's masks are treated without a look at its neighbours', so that streams, blocks and folders of
 pictures give the same. Frame: pixels of the chip.
@@ -18,7 +18,7 @@ import cv2
 import numpy as np
 
 from geoseg.detections import MASK_ON, Detections
-from geoseg.morphology.claims import claim, drop_repeated
+from geoseg.morphology.claims import claim, drop_duplicates
 from geoseg.morphology.fragments import join_fragments, part, split_glued
 from geoseg.morphology.options import reach_of
 from geoseg.morphology.reshape import close_masks, dilate, erode, open_masks
@@ -41,8 +41,8 @@ def refine(found: Detections, options: MorphologyOptions, *, gsd_m: float | None
         gsd_m: Metres of a pixel; None where that is not known, as of pictures.
 
     Returns:
-        Detections of the chip, each with a pixel at probability 0.5 at least, their boxes around
-        these; the given ones where nothing is asked for.
+        Detections of the chip. Where masks are worked on, each has a pixel at probability 0.5 at
+        least, and its box is drawn around these.
 
     Raises:
         ConfigError: A radius in metres, and `gsd_m` is None; or it is too large.
@@ -54,12 +54,16 @@ def refine(found: Detections, options: MorphologyOptions, *, gsd_m: float | None
         >>> len(refine(Detections.empty("s", chip), MorphologyOptions(dilate="0.6m"), gsd_m=0.3))
         0
     """
-    if len(found) == 0 or options.does_nothing:
+    if len(found) == 0:
         return found
-    reach = reach_of(options, gsd_m)
-    done = _binary(found) if options.masks == "binary" else found
+    done = found
     if options.duplicate_ios > 0:
-        done = done.take(drop_repeated(done, least_ios=options.duplicate_ios))
+        done = drop_duplicates(done, least_ios=options.duplicate_ios)
+    if not options.works_on_masks:
+        return done
+    reach = reach_of(options, gsd_m)
+    if options.masks == "binary":
+        done = _binary(done)
     if options.join > 0:
         done = join_fragments(done, least_share=options.join)
     if options.split > 0:

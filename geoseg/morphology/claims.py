@@ -112,29 +112,25 @@ def claim(found: Detections, *, by: By) -> Detections:
     return with_masks(found, settle(masks, found.mask_boxes, cost_of, order=order))
 
 
-def drop_repeated(found: Detections, *, least_ios: float) -> NDArray[np.int64]:
-    """Return which detections are not a better one of the chip again.
+def drop_duplicates(found: Detections, *, least_ios: float) -> Detections:
+    """Leave out detections that show what a better one of the chip shows, whatever their labels.
 
     Args:
         found: Detections of one chip.
-        least_ios: Two are one when they share this part of the smaller.
+        least_ios: Two show the same when they share this part of the smaller.
 
     Returns:
-        Positions, ascending.
+        The others, in their order; the given ones where none is left out.
     """
-    owner = np.full((found.window.height, found.window.width), -1, np.int32)
-    masks, corners = found.masks(), found.mask_boxes.tolist()
-    areas = np.zeros(len(found), np.int64)
-    kept = []
-    for i in best_first(found):
-        x0, y0, x1, y1 = corners[i]
-        on, here = masks[i] >= MASK_ON, owner[y0:y1, x0:x1]
-        areas[i] = np.count_nonzero(on)
-        common = np.bincount(here[on] + 1, minlength=len(found) + 1)[1:]
-        if areas[i] and (common < least_ios * np.maximum(np.minimum(areas, areas[i]), 1)).all():
-            kept.append(i)
-            here[on & (here < 0)] = i
-    return np.array(sorted(kept), np.int64)
+    masks, boxes = [mask >= MASK_ON for mask in found.masks()], found.mask_boxes.tolist()
+    areas = [int(np.count_nonzero(on)) for on in masks]
+    kept = np.ones(len(found), np.bool_)
+    for better, worse in meeting(found.mask_boxes, best_first(found)):
+        if kept[better] and kept[worse]:
+            in_better, in_worse = shared(boxes[better], boxes[worse])
+            both = np.count_nonzero(masks[better][in_better] & masks[worse][in_worse])
+            kept[worse] = both < least_ios * max(min(areas[better], areas[worse]), 1)
+    return found if kept.all() else found.take(kept)
 
 
 def with_masks(

@@ -27,6 +27,8 @@ LEAST_LEVEL_PX = 1.0
 LEAST_PEAK_PX = 3.0
 """Parts that are nowhere this far from their outline are bays and corners, no roofs."""
 STEP_PX = 0.5
+WALL_SHARE = 0.75
+"""Least drop of probability at a wall: to this share of what it is in the parts."""
 
 
 def part(found: Detections, parts: Parts, *, connectivity: int) -> Detections:
@@ -60,7 +62,8 @@ def split_glued(found: Detections, *, neck: float) -> Detections:
 
     How wide a mask is somewhere is its distance from its outline times its probability, so that a
     common wall that the network is less sure of counts as a narrow place. Parts are grown back from
-    what lies above the narrow place, each pixel to the nearest.
+    what lies above the narrow place, each pixel to the nearest. Where the network is as sure of the
+    wall as of the parts, the mask stays whole.
 
     Args:
         found: Detections of one chip.
@@ -73,11 +76,11 @@ def split_glued(found: Detections, *, neck: float) -> Detections:
     for i, mask in enumerate(found.masks()):
         seeds = _seeds(_widths_px(mask), neck)
         values = np.unique(seeds[seeds > 0]).tolist()
-        if len(values) < 2:
+        nearest = _nearest(seeds) if len(values) > 1 else seeds
+        if len(values) > 1 and _are_walls(mask, seeds, nearest):
+            cut += [(i, _alone(mask, nearest, value)) for value in values]
+        else:
             cut.append((i, mask))
-            continue
-        nearest = _nearest(seeds)
-        cut += [(i, _alone(mask, nearest, value)) for value in values]
     return _recut(found, cut)
 
 
@@ -167,6 +170,14 @@ def _nearest(seeds: NDArray[np.int32]) -> NDArray[np.int32]:
     of_cell = np.zeros(int(cells.max()) + 1, np.int32)
     of_cell[cells[seeds > 0]] = seeds[seeds > 0]
     return of_cell[cells]
+
+
+def _are_walls(mask: Mask, seeds: NDArray[np.int32], nearest: NDArray[np.int32]) -> bool:
+    """Say whether the network is less sure where cells of the nearest seed meet."""
+    cells, around = nearest.astype(np.float32), np.ones((3, 3), np.uint8)
+    meet = cv2.dilate(cells, around) != cv2.erode(cells, around)
+    walls = mask[meet & (mask >= MASK_ON)]
+    return len(walls) == 0 or bool(walls.mean() <= WALL_SHARE * mask[seeds > 0].mean())
 
 
 def _alone(mask: Mask, labels: NDArray[np.int32], value: int) -> Mask:

@@ -11,11 +11,13 @@ from geoseg.errors import ConfigError, GeosegWarning
 from geoseg.morphology.lengths import MAX_RADIUS_PX, parse_area, parse_length
 
 RADII = ("erode", "open", "close", "dilate")
+OFF = {"masks": "soft", "join": 0, "split": 0, "parts": "keep", "claims": "none", "score": "model"}
+"""What steps other than those of radii and areas are called when they are off."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MorphologyOptions:
-    """Steps on the masks of a chip, before they are stitched. By default there are none.
+    """Steps on the masks of a chip, before they are stitched. By default duplicates go.
 
     Radii are pixels of the chip (2 or 2px), metres on the ground (0.6m), or kernels (5x5: 2 px).
     """
@@ -24,7 +26,7 @@ class MorphologyOptions:
 
     masks: Literal["soft", "binary"] = "soft"
     """Work on probabilities, or on masks cut at 0.5 beforehand."""
-    duplicate_ios: float = 0.0
+    duplicate_ios: float = 0.6
     """Of two masks that share this part of the smaller, the weaker is dropped; 0: none is."""
     join: float = 0.0
     """A mask that lies by this share in the faint part (probability 0.2) of one of a higher score
@@ -75,9 +77,9 @@ class MorphologyOptions:
             raise ConfigError(f"small_px must be in [0, 1000], got {self.small_px}")
 
     @property
-    def does_nothing(self) -> bool:
-        """Whether masks stay as they are, whatever they look like."""
-        return _does_nothing(self)
+    def works_on_masks(self) -> bool:
+        """Whether there is more to do than to leave out duplicates."""
+        return _works_on_masks(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -135,10 +137,7 @@ def warn_of_nothing(options: MorphologyOptions, *, gsd_m: float) -> None:
 
 
 @functools.lru_cache(maxsize=256)  # asked for at every chip
-def _does_nothing(options: MorphologyOptions) -> bool:
-    plain = MorphologyOptions()
-    radii = (parse_length(getattr(options, name), name=name).value for name in RADII)
-    area = parse_area(options.min_area, name="min_area").value
-    steps = ("masks", "duplicate_ios", "join", "split", "parts", "claims", "score")
-    as_they_are = all(getattr(options, name) == getattr(plain, name) for name in steps)
-    return as_they_are and not any(radii) and not area
+def _works_on_masks(options: MorphologyOptions) -> bool:
+    reach = [parse_length(getattr(options, name), name=name).value for name in RADII]
+    reach.append(parse_area(options.min_area, name="min_area").value)
+    return any(reach) or any(getattr(options, name) != off for name, off in OFF.items())
