@@ -129,8 +129,17 @@ def test_a_radius_in_metres_is_bounded_where_the_pixels_are_known() -> None:
 
 
 def test_a_radius_below_a_pixel_is_told() -> None:
-    with pytest.warns(GeosegWarning, match="erode 0.2m is 0.67 px here"):
-        warn_of_nothing(MorphologyOptions(erode="0.2m", dilate="3px"), gsd_m=0.3)
+    with pytest.warns(
+        GeosegWarning, match="erode 0.1m: nothing is done below a pixel, which is 0.3 m"
+    ):
+        warn_of_nothing(MorphologyOptions(erode="0.1m", dilate="3px"), gsd_m=0.3)
+
+
+@pytest.mark.parametrize(
+    ("gsd_m", "px"), [(0.3, 2), (0.29997, 2), (0.30003, 2), (0.25, 2), (0.2, 3)]
+)
+def test_metres_are_whole_pixels(gsd_m: float, px: int) -> None:
+    assert reach_of(MorphologyOptions(dilate="0.6m"), gsd_m).dilate == px
 
 
 @pytest.mark.parametrize(

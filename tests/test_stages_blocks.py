@@ -148,6 +148,21 @@ def test_files_are_byte_identical_to_those_of_one_process(tmp_path: Path) -> Non
     assert a.schema.metadata == b.schema.metadata
 
 
+@pytest.mark.parametrize("claims", ["none", "score"])
+def test_masks_are_refined_once_whatever_the_blocks(tmp_path: Path, claims: str) -> None:
+    scene = write_scene(tmp_path / "s.tif")
+    steps = {"erode": 1, "close": "0.5m", "dilate": "0.9m", "claims": claims, "score": "mask"}
+    refined = {f"morphology__{name}": value for name, value in steps.items()}
+    run(str(scene), OutputPlan(vector=tmp_path / "a.parquet"), config())
+    run(str(scene), OutputPlan(vector=tmp_path / "b.parquet"), config(**refined))
+    plain, expected = rows(tmp_path / "a.parquet"), rows(tmp_path / "b.parquet")
+    assert plain != expected
+    for block_chips in (1, 2, 3):
+        out = tmp_path / f"{block_chips}.parquet"
+        map_blocks(scene, out, config(**refined, scale__block_chips=block_chips), Shuffled(5))
+        assert rows(out) == expected, f"blocks of {block_chips} chips a side"
+
+
 def test_mask_and_picture_are_those_of_one_process(tmp_path: Path) -> None:
     scene = write_scene(tmp_path / "s.tif")
     outputs = []
@@ -229,7 +244,12 @@ def test_a_rerun_redoes_only_what_reads_what_changed(tmp_path: Path) -> None:
     assert stages(run_dir) == {name: (0, done) for name, (done, _) in first.items()}
     assert rows(tmp_path / "a.parquet") == rows(tmp_path / "b.parquet")
 
-    changed = [{"polygonize__min_area_m2": 20.0}, {"stitch__agree_iou": 0.5}, {"model__score": 0.6}]
+    changed = [
+        {"polygonize__min_area_m2": 20.0},
+        {"stitch__agree_iou": 0.5},
+        {"model__score": 0.6},
+        {"morphology__dilate": 1},
+    ]
     for change in changed:
         map_blocks(scene, tmp_path / "b.parquet", config(**keep, **change))
         assert stages(run_dir)["infer"] == (0, n), change

@@ -113,7 +113,7 @@ def claim(found: Detections, *, by: By) -> Detections:
 
 
 def drop_duplicates(found: Detections, *, least_ios: float) -> Detections:
-    """Leave out detections that show what a better one of the chip shows, whatever their labels.
+    """Leave out detections that show what a better one of their label shows in the same chip.
 
     Args:
         found: Detections of one chip.
@@ -126,7 +126,7 @@ def drop_duplicates(found: Detections, *, least_ios: float) -> Detections:
     areas = [int(np.count_nonzero(on)) for on in masks]
     kept = np.ones(len(found), np.bool_)
     for better, worse in meeting(found.mask_boxes, best_first(found)):
-        if kept[better] and kept[worse]:
+        if kept[better] and kept[worse] and found.labels[better] == found.labels[worse]:
             in_better, in_worse = shared(boxes[better], boxes[worse])
             both = np.count_nonzero(masks[better][in_better] & masks[worse][in_worse])
             kept[worse] = both < least_ios * max(min(areas[better], areas[worse]), 1)

@@ -165,7 +165,7 @@ def _nearest(seeds: NDArray[np.int32]) -> NDArray[np.int32]:
     """Return for each pixel the seed that is nearest."""
     free = (seeds == 0).astype(np.uint8)
     _, cells = cv2.distanceTransformWithLabels(
-        free, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_CCOMP
+        free, cv2.DIST_L2, cv2.DIST_MASK_5, labelType=cv2.DIST_LABEL_PIXEL
     )
     of_cell = np.zeros(int(cells.max()) + 1, np.int32)
     of_cell[cells[seeds > 0]] = seeds[seeds > 0]

@@ -19,7 +19,8 @@ OFF = {"masks": "soft", "join": 0, "split": 0, "parts": "keep", "claims": "none"
 class MorphologyOptions:
     """Steps on the masks of a chip, before they are stitched. By default duplicates go.
 
-    Radii are pixels of the chip (2 or 2px), metres on the ground (0.6m), or kernels (5x5: 2 px).
+    Radii are pixels of the chip (2 or 2px), metres on the ground (0.6m, to the nearest pixel), or
+    kernels (5x5: 2 px).
     """
 
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -27,7 +28,7 @@ class MorphologyOptions:
     masks: Literal["soft", "binary"] = "soft"
     """Work on probabilities, or on masks cut at 0.5 beforehand."""
     duplicate_ios: float = 0.6
-    """Of two masks that share this part of the smaller, the weaker is dropped; 0: none is."""
+    """Of two masks of a label that share this part of the smaller, the weaker goes; 0: none."""
     join: float = 0.0
     """A mask that lies by this share in the faint part (probability 0.2) of one of a higher score
     is a fragment of it, and joins it; 0: none does."""
@@ -97,6 +98,8 @@ class Reach:
 def reach_of(options: MorphologyOptions, gsd_m: float | None) -> Reach:
     """Return what options come to where a pixel is `gsd_m` metres wide; None: not known.
 
+    Radii in metres are rounded to whole pixels.
+
     Raises:
         ConfigError: A radius is too large, or in metres where a pixel's size is not known.
 
@@ -108,6 +111,8 @@ def reach_of(options: MorphologyOptions, gsd_m: float | None) -> Reach:
     for name in RADII:
         radius = parse_length(getattr(options, name), name=name)
         values[name] = radius.to_px(gsd_m, name=name)
+        if not radius.is_px:  # a scene's pixels of 0.3 m are seldom that to the last digit
+            values[name] = float(round(values[name]))
         if values[name] > MAX_RADIUS_PX:
             raise ConfigError(
                 f"{name} must be at most {MAX_RADIUS_PX:g} px, got {radius.value:g} m, "
@@ -119,18 +124,17 @@ def reach_of(options: MorphologyOptions, gsd_m: float | None) -> Reach:
 
 
 def warn_of_nothing(options: MorphologyOptions, *, gsd_m: float) -> None:
-    """Warn of radii that were asked for and are below a pixel of `gsd_m` metres.
+    """Warn of radii that were asked for and are too small for pixels of `gsd_m` metres.
 
     Raises:
         ConfigError: As `reach_of`.
     """
     reach = reach_of(options, gsd_m)
     for name in RADII:
-        radius_px = getattr(reach, name)
-        if 0 < radius_px < 1:
+        asked = getattr(options, name)
+        if getattr(reach, name) < 1 and parse_length(asked, name=name).value > 0:
             warnings.warn(
-                f"{name} {getattr(options, name)} is {radius_px:.2f} px here: below one pixel "
-                "nothing is done",
+                f"{name} {asked}: nothing is done below a pixel, which is {gsd_m:.2g} m here",
                 GeosegWarning,
                 stacklevel=2,
             )
