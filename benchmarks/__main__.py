@@ -14,6 +14,7 @@ from benchmarks.efficiency import efficiency
 from benchmarks.evaluation import evaluation
 from benchmarks.exactness import exactness
 from benchmarks.memory import memory
+from benchmarks.morphology import morphology
 from benchmarks.osmfiles import osm_files
 from benchmarks.peers import peers
 from benchmarks.real import real
@@ -35,6 +36,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "peers": peers,
     "memory": memory,
     "stitching": stitching,
+    "morphology": morphology,
     "cold": cold,
     "real": real,
     "training": training,

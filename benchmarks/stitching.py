@@ -45,7 +45,7 @@ def stitching(folder: Path, *, size_px: int = 2100, rounds: int = 7) -> list[Row
     for name in ORACLES:
         found, grid = _detections(town.ids, name)
         count = sum(len(detections) for row in found for _, detections in row)
-        with _one_core():
+        with one_core():
             measured = [_work(found, grid) for _ in range(rounds + 1)][1:]  # the first warms up
         seconds = statistics.median(seconds for seconds, _ in measured)
         made = measured[0][1]
@@ -95,7 +95,7 @@ def _work(found: ChipRows, grid: Grid) -> tuple[float, int]:
 
 
 @contextmanager
-def _one_core() -> Iterator[None]:
+def one_core() -> Iterator[None]:
     """Pin this process to one of its cores, where the system can, and OpenCV to one thread."""
     threads = cv2.getNumThreads()
     cores = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None

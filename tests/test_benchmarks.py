@@ -20,6 +20,7 @@ from benchmarks.data import dedupe, loading
 from benchmarks.evaluation import evaluation
 from benchmarks.exactness import exactness, painted_outlines
 from benchmarks.memory import memory
+from benchmarks.morphology import morphology
 from benchmarks.osmfiles import osm_files
 from benchmarks.report import as_page, as_table, describe_machine
 from benchmarks.rows import Row, at_least, at_most
@@ -102,6 +103,12 @@ def test_stitching_counts_what_goes_in_and_comes_out(tmp_path):
     rows = stitching.stitching(tmp_path, size_px=400, rounds=1)
     check_rows(rows, "stitching")
     assert [row.target is None for row in rows] == [False, True] * 2
+
+
+def test_morphology_counts_instances_a_second(tmp_path):
+    rows = morphology(tmp_path, n_chips=2, rounds=1)
+    check_rows(rows, "morphology")
+    assert all(row.target == 20_000 for row in rows)
 
 
 def test_memory_and_cold_measure_processes_of_their_own(tmp_path):

@@ -6,6 +6,7 @@ at 0.5, are the same line from both sides: outlines do not overlap. Frame: pixel
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
@@ -26,7 +27,8 @@ By = Literal["score", "probability"]
 
 def best_first(found: Detections) -> list[int]:
     """Return the positions of detections from the best score to the worst."""
-    return np.argsort(-found.scores, kind="stable").tolist()
+    order: list[int] = np.argsort(-found.scores, kind="stable").tolist()
+    return order
 
 
 def settle(
@@ -122,14 +124,17 @@ def drop_duplicates(found: Detections, *, least_ios: float) -> Detections:
     Returns:
         The others, in their order; the given ones where none is left out.
     """
-    masks, boxes = [mask >= MASK_ON for mask in found.masks()], found.mask_boxes.tolist()
-    areas = [int(np.count_nonzero(on)) for on in masks]
+    pairs = meeting(found.mask_boxes, best_first(found))
     kept = np.ones(len(found), np.bool_)
-    for better, worse in meeting(found.mask_boxes, best_first(found)):
+    at = sorted(set(itertools.chain(*pairs)))
+    masks = {i: found.mask(i) >= MASK_ON for i in at}
+    areas = {i: max(int(np.count_nonzero(mask)), 1) for i, mask in masks.items()}
+    boxes = found.mask_boxes.tolist()
+    for better, worse in pairs:
         if kept[better] and kept[worse] and found.labels[better] == found.labels[worse]:
             in_better, in_worse = shared(boxes[better], boxes[worse])
             both = np.count_nonzero(masks[better][in_better] & masks[worse][in_worse])
-            kept[worse] = both < least_ios * max(min(areas[better], areas[worse]), 1)
+            kept[worse] = both < least_ios * min(areas[better], areas[worse])
     return found if kept.all() else found.take(kept)
 
 

@@ -45,17 +45,17 @@ def erode(canvas: Canvas, kernel: Canvas, atlas: Atlas, border: Border) -> Canva
     """Shrink masks; what lies beyond the chip is ignored, or takes part as background."""
     beyond = atlas.beyond
     if beyond is None:
-        return np.asarray(cv2.erode(canvas, kernel))
+        return np.asarray(cv2.erode(canvas, kernel), np.uint8)
     if border == "ignored":
         canvas = np.where(beyond, np.uint8(255), canvas)
-    eroded = np.asarray(cv2.erode(canvas, kernel))
+    eroded = np.asarray(cv2.erode(canvas, kernel), np.uint8)
     eroded[beyond] = 0
     return eroded
 
 
 def dilate(canvas: Canvas, kernel: Canvas, atlas: Atlas) -> Canvas:
     """Grow masks, as far as the chip goes."""
-    dilated = np.asarray(cv2.dilate(canvas, kernel))
+    dilated = np.asarray(cv2.dilate(canvas, kernel), np.uint8)
     if atlas.beyond is not None:
         dilated[atlas.beyond] = 0
     return dilated

@@ -45,7 +45,8 @@ def part(found: Detections, parts: Parts, *, connectivity: int) -> Detections:
     cut: list[tuple[int, Mask]] = []
     for i, mask in enumerate(found.masks()):
         on = (mask >= MASK_ON).astype(np.uint8)
-        n, labels = cv2.connectedComponents(on, connectivity=connectivity)
+        n, components = cv2.connectedComponents(on, connectivity=connectivity)
+        labels = np.asarray(components, np.int32)
         if n <= 2:
             cut.append((i, mask))
             continue
@@ -147,8 +148,7 @@ def _seeds(widths_px: NDArray[np.float32], neck: float) -> NDArray[np.int32]:
         n, labels = cv2.connectedComponents((widths_px >= level).view(np.uint8), connectivity=4)
         for value in range(1, n):
             here = labels == value
-            inside = np.unique(seeds[here])
-            inside = inside[inside > 0].tolist()
+            inside: list[int] = np.unique(seeds[here & (seeds > 0)]).tolist()
             if not inside:
                 inside = [len(peaks)]
                 peaks.append(level)
