@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import shapely
-from builders import make_detections
+from builders import make_detections, make_window
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from masks import on, painted, random_detections
@@ -99,3 +99,9 @@ def test_of_two_masks_of_one_roof_the_surer_stays() -> None:
         [12, 11, 40, 41],
         [60, 60, 80, 80],
     ]
+
+
+def test_nothing_stays_nothing() -> None:
+    nothing = Detections.empty("s", make_window())
+    assert drop_duplicates(nothing, least_ios=0.5) is nothing
+    assert len(claim(nothing, by="score")) == 0

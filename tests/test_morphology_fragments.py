@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from builders import make_detections
+from builders import make_detections, make_window
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from masks import on, painted, random_detections
@@ -140,3 +140,10 @@ def test_joining_keeps_every_probability(seed: int, share: float) -> None:
     assert (painted(joined).max(axis=0) == painted(found).max(axis=0)).all()
     assert set(joined.scores.tolist()) <= set(found.scores.tolist())
     assert (painted(joined) >= MASK_ON).any(axis=(1, 2)).all()
+
+
+def test_nothing_stays_nothing() -> None:
+    nothing = Detections.empty("s", make_window())
+    assert len(part(nothing, "split", connectivity=8)) == 0
+    assert len(split_glued(nothing, neck=0.5)) == 0
+    assert len(join_fragments(nothing, least_share=0.5)) == 0

@@ -54,24 +54,32 @@ def settle(
     settled = list(masks)
     for i, j in meeting(boxes, order):
         in_i, in_j = shared(boxes[i].tolist(), boxes[j].tolist())
-        a, b = masks[i][in_i], masks[j][in_j]
-        from_j, from_i = a >= MASK_ON, b >= MASK_ON
-        both = from_j & from_i
+        mask_i, mask_j = masks[i][in_i], masks[j][in_j]
+        lost_i, lost_j = mask_j >= MASK_ON, mask_i >= MASK_ON
+        both = lost_i & lost_j
         if both.any():
             cost_i, cost_j = cost_of(i)[in_i], cost_of(j)[in_j]
-            first = cost_i <= cost_j
-            from_j &= first | ~both
-            from_i &= ~first | ~both
-            if keep_free:
-                from_j &= (cost_j > 0) | ~both
-                from_i &= (cost_i > 0) | ~both
-        for k, here, lost, winner in ((j, in_j, from_j, a), (i, in_i, from_i, b)):
-            if lost.any():
-                if settled[k] is masks[k]:
-                    settled[k] = masks[k].copy()
-                part = settled[k][here]
-                np.minimum(part, ~winner, out=part, where=lost)
+            is_first = cost_i <= cost_j
+            lost_i &= ~both | ~is_first & ~(keep_free & (cost_i == 0))
+            lost_j &= ~both | is_first & ~(keep_free & (cost_j == 0))
+        settled[i] = _yielded(settled[i], in_i, lost_i, mask_j)
+        settled[j] = _yielded(settled[j], in_j, lost_j, mask_i)
     return settled
+
+
+def _yielded(
+    mask: NDArray[np.uint8],
+    here: tuple[slice, slice],
+    lost: NDArray[np.bool_],
+    owner: NDArray[np.uint8],
+) -> NDArray[np.uint8]:
+    """Return a mask that has what the owner leaves of the pixels that are lost to it."""
+    if not lost.any():
+        return mask
+    yielded = mask.copy()
+    part = yielded[here]
+    np.minimum(part, ~owner, out=part, where=lost)
+    return yielded
 
 
 def meeting(boxes: NDArray[np.int32], order: Sequence[int]) -> list[tuple[int, int]]:

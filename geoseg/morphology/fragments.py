@@ -187,7 +187,7 @@ def _alone(mask: Mask, labels: NDArray[np.int32], value: int) -> Mask:
 
 def _recut(found: Detections, cut: Sequence[tuple[int, Mask]]) -> Detections:
     """Return masks in the box of the detection that they came from; parts cropped to themselves."""
-    source = [i for i, _ in cut]
+    source = np.array([i for i, _ in cut], np.int64)
     whole = np.bincount(source, minlength=len(found)) == 1
     boxes, masks = [], []
     for i, mask in cut:
