@@ -78,8 +78,8 @@ def _chip(seed: int) -> Detections:
     for row in range(ROWS):
         for col in range(COLS):
             width, height = rng.integers(24, 37, 2).tolist()
-            x = min(col * CHIP_PX // COLS + int(rng.integers(0, 26)), CHIP_PX - width)
-            y = min(row * CHIP_PX // ROWS + int(rng.integers(0, 16)), CHIP_PX - height)
+            x = min(col * CHIP_PX // COLS + int(rng.integers(0, 40)), CHIP_PX - width)
+            y = min(row * CHIP_PX // ROWS + int(rng.integers(0, 32)), CHIP_PX - height)
             hard = np.zeros((height, width), np.float32)
             hard[3:-3, 3:-3] = 255
             masks.append(cv2.GaussianBlur(hard, (0, 0), 1.5).astype(np.uint8))

@@ -116,9 +116,9 @@ def _beyond(
         (x, y), (x0, y0, x1, y1) = corners[i], boxes[i].tolist()
         left, top = x - margin_px, y - margin_px
         right, bottom = x + x1 - x0 + margin_px, y + y1 - y0 + margin_px
-        cell = beyond[top:bottom, left:right]
-        cell[: -low[i, 1]] = True
-        cell[:, : -low[i, 0]] = True
-        cell[bottom - top - high[i, 1] :] = True
-        cell[:, right - left - high[i, 0] :] = True
+        (west, north), (east, south) = (-low[i]).tolist(), high[i].tolist()
+        beyond[top : top + north, left:right] = True
+        beyond[bottom - south : bottom, left:right] = True
+        beyond[top:bottom, left : left + west] = True
+        beyond[top:bottom, right - east : right] = True
     return beyond

@@ -99,14 +99,11 @@ def _sized(found: Detections, min_area_px: float, *, is_open: bool) -> Detection
 
     Small masks at the chip's border stay where that is open: beyond it they may be larger.
     """
-    extents, areas = [], np.zeros(len(found), np.int64)
-    for i, mask in enumerate(found.masks()):
-        on = (mask >= MASK_ON).view(np.uint8)
-        extents.append(cv2.boundingRect(on))
-        areas[i] = cv2.countNonZero(on)
-    xywh = np.array(extents, np.float32).reshape(-1, 4)
+    on = replace(found, mask_data=(found.mask_data >= MASK_ON).view(np.uint8)).masks()
+    xywh = np.array([cv2.boundingRect(mask) for mask in on], np.float32).reshape(-1, 4)
     low = found.mask_boxes[:, :2].astype(np.float32) + xywh[:, :2]
     boxes = np.hstack([low, low + xywh[:, 2:]])
+    areas = np.array([cv2.countNonZero(mask) for mask in on], np.int64)
     kept = areas >= max(min_area_px, 1)
     if is_open:
         ends = np.array([found.window.width, found.window.height])
