@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 import geopandas as gpd
@@ -14,13 +15,21 @@ from cli_support import call, succeed, write_scene
 from PIL import Image
 
 from geoseg.config import load_config
+from geoseg.morphology import MorphologyOptions
+from geoseg.stages.base import Tally
 from geoseg.stages.export import OutputPlan, footprints_origin
 from geoseg.stages.footprints import footprints
+from geoseg.stages.pictures import list_pictures
+from geoseg.stages.predict_dir import predict_pictures
 from geoseg.stages.store import DetectionWriter, Origin
 from geoseg.testing import ids_to_rgb, make_town
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
+
+    from geoseg.chips import Chip, ChipBatch
+    from geoseg.detections import Detections
 
 ORACLE = ("--model", "geoseg.testing:oracle", "--device", "cpu")
 
@@ -160,6 +169,31 @@ def test_pictures_have_no_metres(images: Path, capsys, words: tuple[str, str]) -
     assert len(outcome.err.splitlines()) == 1
     assert "px" in outcome.err
     assert not out.exists()
+
+
+class Twice:
+    """A predictor that shows one thing twice in every picture."""
+
+    batch_size = 1
+    model = SimpleNamespace(module=object(), spec=SimpleNamespace(sha256=None))
+
+    def stream(self, batches: Iterable[ChipBatch]) -> Iterator[tuple[Chip, Detections]]:
+        for batch in batches:
+            for chip in batch.chips:
+                boxes = [(2, 2, 30, 30), (3, 2, 30, 31)]
+                yield chip, make_detections(boxes=boxes, scores=[0.9, 0.8], window=chip.window)
+
+
+def test_pictures_keep_duplicates_unless_told(images: Path) -> None:
+    pictures, _ = list_pictures(images)
+    for morphology, count in ((None, 2), (MorphologyOptions(), 1)):
+        ((_, found),) = predict_pictures(
+            pictures,
+            Twice(),
+            morphology=morphology,
+            tally=Tally(),  # type: ignore[arg-type]
+        )
+        assert len(found) == count
 
 
 def test_the_open_solutions_preset_runs(images: Path, capsys) -> None:

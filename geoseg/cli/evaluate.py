@@ -59,7 +59,9 @@ def _evaluate_map(parameters: dict[str, Any]) -> int:
 def _evaluate_chips(parameters: dict[str, Any]) -> int:
     if parameters["truth"] is not None or parameters["within"] is not None:
         raise click.UsageError("--truth and --within go with --footprints, not with --coco")
-    config = options.make_config(parameters, defaults={"model.score": 0.05})
+    from geoseg.stages.predict_dir import DEFAULTS
+
+    config = options.make_config(parameters, defaults=DEFAULTS)
 
     from geoseg.cli import EXIT_PARTIAL
     from geoseg.cli.report import TerminalProgress, show

@@ -54,9 +54,9 @@ def command(images: Path, output: Path, coco: Path | None, **parameters: Any) ->
     with options.wrong_use():
         check_new_file(output, JSON_SUFFIXES)
 
-    from geoseg.stages.predict_dir import LEAST_SCORE, predict_dir
+    from geoseg.stages.predict_dir import DEFAULTS, predict_dir
 
-    config = options.make_config(parameters, defaults={"model.score": LEAST_SCORE})
+    config = options.make_config(parameters, defaults=DEFAULTS)
 
     from geoseg.cli.report import TerminalProgress, finish
 

@@ -7,9 +7,10 @@
 
 from geoseg.morphology.chain import refine, refine_chips
 from geoseg.morphology.lengths import Measure, parse_area, parse_length
-from geoseg.morphology.options import MorphologyOptions, reach_of, warn_of_nothing
+from geoseg.morphology.options import NO_STEPS, MorphologyOptions, reach_of, warn_of_nothing
 
 __all__ = [
+    "NO_STEPS",
     "Measure",
     "MorphologyOptions",
     "parse_area",

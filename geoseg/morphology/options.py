@@ -83,6 +83,10 @@ class MorphologyOptions:
         return _works_on_masks(self)
 
 
+NO_STEPS = MorphologyOptions(duplicate_ios=0.0)
+"""Every detection as the network gave it, as COCO's figures want it: weak duplicates cost little."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
     """The options of lengths and areas in pixels of a chip."""

@@ -19,7 +19,7 @@ from geoseg.data.cocowrite import JSON_SUFFIXES, MAX_RESULTS_PER_IMAGE, result_r
 from geoseg.detections import MASK_ON
 from geoseg.errors import GeosegWarning, ModelError
 from geoseg.models import load_model
-from geoseg.morphology import MorphologyOptions, reach_of, refine
+from geoseg.morphology import NO_STEPS, reach_of, refine
 from geoseg.predict import Predictor
 from geoseg.raster.atomic import check_output
 from geoseg.stages.base import Progress, Silence, Tally
@@ -34,10 +34,12 @@ if TYPE_CHECKING:
     from geoseg.detections import Detections
     from geoseg.errors import ReadError
     from geoseg.models import ModelSpec
+    from geoseg.morphology import MorphologyOptions
     from geoseg.stages.pictures import Picture
 
-LEAST_SCORE = 0.05
-"""Scores below add nothing to AP that could be seen, and much to the file."""
+DEFAULTS = {"model.score": 0.05, "morphology.duplicate_ios": 0.0}
+"""Keys of a config for pictures. Lower scores add nothing to AP that could be seen, and much to the
+file; weak duplicates of what a better one may have missed add to it."""
 
 
 def predict_dir(
@@ -57,7 +59,7 @@ def predict_dir(
         output: The .json file: a list of image_id, category_id, score, segmentation (run-length
             encoding) and bbox (left, top, width, height), best first within each picture.
         options: Model, device, batch size, least score and reader threads.
-        morphology: Steps on the masks, lengths in pixels.
+        morphology: Steps on the masks, lengths in pixels; by default there are none.
         coco: A COCO document: its images are predicted, under its ids, instead of the folder's.
         most_per_image: Only so many of the best detections of a picture are written.
         progress: Told about pictures done.
@@ -70,7 +72,7 @@ def predict_dir(
     """
     check_output(output, JSON_SUFFIXES)
     check_apart([output], [coco])
-    reach_of(morphology or MorphologyOptions(), None)  # raises where pixels would have to be metres
+    reach_of(morphology or NO_STEPS, None)  # raises where pixels would have to be metres
     if coco is None:
         pictures, blame = list_pictures(folder)
         if blame is not None:
@@ -126,7 +128,7 @@ def predict_pictures(
         ModelError: The network's output is not what it must be.
         DeviceError: Not even one picture fits in the device's memory.
     """
-    progress, steps = progress or Silence(), morphology or MorphologyOptions()
+    progress, steps = progress or Silence(), morphology or NO_STEPS
     tally.chips = len(pictures)
     progress.start("predict", len(pictures))
 
