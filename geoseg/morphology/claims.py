@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from geoseg.detections import Detections
 
     Masks = Sequence[NDArray[np.uint8]]
+    Region = tuple[slice, slice]
 
 By = Literal["score", "probability"]
 
@@ -34,7 +35,7 @@ def best_first(found: Detections) -> list[int]:
 def settle(
     masks: Masks,
     boxes: NDArray[np.int32],
-    cost_of: Callable[[int], NDArray[np.float32]],
+    cost_of: Callable[[int, Region], NDArray[np.float32]],
     *,
     order: Sequence[int],
     keep_free: bool = False,
@@ -44,7 +45,7 @@ def settle(
     Args:
         masks: (h, w) soft masks.
         boxes: (N, 4) xyxy where they lie in the chip.
-        cost_of: Returns the (h, w) costs of a mask; asked only for masks that are contested.
+        cost_of: Returns the costs of a mask in a part of it; asked only where it is contested.
         order: Positions; of masks to which a pixel costs the same, the first in here owns it.
         keep_free: Whether what costs a mask nothing stays its own, whoever else owns it.
 
@@ -58,7 +59,7 @@ def settle(
         lost_i, lost_j = mask_j >= MASK_ON, mask_i >= MASK_ON
         both = lost_i & lost_j
         if both.any():
-            cost_i, cost_j = cost_of(i)[in_i], cost_of(j)[in_j]
+            cost_i, cost_j = cost_of(i, in_i), cost_of(j, in_j)
             is_first = cost_i <= cost_j
             lost_i &= ~both | ~is_first & ~(keep_free & (cost_i == 0))
             lost_j &= ~both | is_first & ~(keep_free & (cost_j == 0))
@@ -69,7 +70,7 @@ def settle(
 
 def _yielded(
     mask: NDArray[np.uint8],
-    here: tuple[slice, slice],
+    here: Region,
     lost: NDArray[np.bool_],
     owner: NDArray[np.uint8],
 ) -> NDArray[np.uint8]:
@@ -91,7 +92,7 @@ def meeting(boxes: NDArray[np.int32], order: Sequence[int]) -> list[tuple[int, i
     return list(zip(at[first].tolist(), at[second].tolist(), strict=True))
 
 
-def shared(a: Sequence[int], b: Sequence[int]) -> tuple[tuple[slice, slice], tuple[slice, slice]]:
+def shared(a: Sequence[int], b: Sequence[int]) -> tuple[Region, Region]:
     """Return where in each of two overlapping boxes the rectangle lies that they share."""
     x0, y0, x1, y1 = max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3])
     return (
@@ -114,10 +115,11 @@ def claim(found: Detections, *, by: By) -> Detections:
     ranks = np.empty(len(order), np.float32)
     ranks[order] = np.arange(len(order))
 
-    def cost_of(i: int) -> NDArray[np.float32]:
+    def cost_of(i: int, here: Region) -> NDArray[np.float32]:
+        part = masks[i][here]
         if by == "probability":
-            return -masks[i].astype(np.float32)
-        return np.broadcast_to(ranks[i], masks[i].shape)
+            return -part.astype(np.float32)
+        return np.broadcast_to(ranks[i], part.shape)
 
     return with_masks(found, settle(masks, found.mask_boxes, cost_of, order=order))
 

@@ -84,7 +84,7 @@ class MorphologyOptions:
 
 
 NO_STEPS = MorphologyOptions(duplicate_ios=0.0)
-"""Every detection as the network gave it, as COCO's figures want it: weak duplicates cost little."""
+"""Every detection as the network gave it. COCO's figures are highest with these."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -5,7 +5,6 @@ All of a chip's masks are worked on at once (`atlas`). Frame: pixels of the chip
 
 from __future__ import annotations
 
-import functools
 import math
 from typing import TYPE_CHECKING
 
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
 
     from geoseg.detections import Detections
     from geoseg.morphology.atlas import Atlas
+    from geoseg.morphology.claims import Region
     from geoseg.morphology.options import MorphologyOptions
 
 
@@ -94,12 +94,15 @@ def _without_overlaps(
     masks = unpack(grown, atlas, boxes, found)
     is_last = options.contested == "last"
 
-    def place(i: int) -> NDArray[np.float32]:
-        return np.broadcast_to(np.float32(-i), masks[i].shape)
+    def place(i: int, here: Region) -> NDArray[np.float32]:
+        return np.broadcast_to(np.float32(-i), masks[i][here].shape)
 
-    @functools.cache
-    def distance(i: int) -> NDArray[np.float32]:
-        return elements.distances_px(before[i], options.element)
+    def distance(i: int, here: Region) -> NDArray[np.float32]:
+        (rows, cols), reach = here, math.floor(radius_px)
+        top, left = max(rows.start - reach, 0), max(cols.start - reach, 0)
+        near = before[i][top : rows.stop + reach, left : cols.stop + reach]
+        far = elements.distances_px(near, options.element)
+        return far[rows.start - top : rows.stop - top, cols.start - left : cols.stop - left]
 
     before = unpack(atlas.canvas, atlas, boxes, found)
     cost_of = place if is_last else distance
