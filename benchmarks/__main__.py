@@ -18,6 +18,7 @@ from benchmarks.morphology import morphology
 from benchmarks.osmfiles import osm_files
 from benchmarks.peers import peers
 from benchmarks.real import real
+from benchmarks.regularize import regular
 from benchmarks.report import as_page, as_table, describe_machine, write_json
 from benchmarks.scaling import scaling
 from benchmarks.stitching import stitching
@@ -46,6 +47,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "scaling": scaling,
     "tta": tta,
     "osm-files": osm_files,
+    "regularize": regular,
 }
 
 

@@ -15,6 +15,7 @@ import shapely
 
 from geoseg.errors import FormatError
 from geoseg.polygonize import PolygonizeOptions, contour, to_ground
+from geoseg.regularize import RegularizeOptions, regularize
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping, Sequence
@@ -57,6 +58,7 @@ def make_footprints(
     *,
     labels: Mapping[int, str] | None = None,
     options: PolygonizeOptions | None = None,
+    regular: RegularizeOptions | None = None,
     taken: dict[str, int] | None = None,
     settled: bool = True,
 ) -> gpd.GeoDataFrame:
@@ -67,6 +69,8 @@ def make_footprints(
         grid: The scene's working grid.
         labels: Name of each of the model's labels; missing ones are called by their number.
         options: Tolerance and least area.
+        regular: Whether and how outlines are made regular; if they are, the columns `regularized`
+            and `iou_raw` tell which were, and their IoU with what was traced.
         taken: Ids given before, where a scene's instances come in several calls; brought up to
             date. The same dict for all of them, in the instances' order, keeps ids unique.
         settled: Make the ids unique; otherwise that is left to `settle_ids`, when all are there.
@@ -80,7 +84,10 @@ def make_footprints(
         [(instance.window.col_off, instance.window.row_off) for instance in instances],
         shape_hw=(grid.height, grid.width),
     )
-    geometry, area_m2 = to_ground(shapes, grid, options=options or PolygonizeOptions())
+    traced, extra = shapes, dict[str, np.ndarray]()
+    if regular is not None and regular.enabled:
+        traced, extra = _regular(shapes, grid, regular)
+    geometry, area_m2 = to_ground(traced, grid, options=options or PolygonizeOptions())
     kept = np.flatnonzero(area_m2 > 0)
     chosen = [instances[i] for i in kept.tolist()]
     names = labels or {}
@@ -96,11 +103,25 @@ def make_footprints(
             "n_chips": np.array([item.n_chips for item in chosen], np.int32),
             "scene": [item.scene_id for item in chosen],
             "touches_edge": np.array([item.touches_edge for item in chosen], np.bool_),
+            **{name: values[kept] for name, values in extra.items()},
         },
         geometry=gpd.GeoSeries(geometry[kept], index=kept, crs=grid.crs),
         index=kept,
         crs=grid.crs,
     )
+
+
+def _regular(
+    shapes: np.ndarray, grid: Grid, options: RegularizeOptions
+) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """Return outlines made regular, and the columns that tell of it."""
+    made = regularize(
+        shapes,
+        scale_xy=grid.pixel_size_m,
+        options=options,
+        shape_hw=(grid.height, grid.width),
+    )
+    return made.shapes, {"regularized": made.regularized, "iou_raw": made.iou_raw}
 
 
 def empty_footprints(crs: CRS) -> gpd.GeoDataFrame:

@@ -13,6 +13,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import __main__ as program
 from benchmarks import efficiency, peers, real, stitching
+from benchmarks import regularize as outlines
 from benchmarks import tta as views
 from benchmarks.clock import Times, interleave
 from benchmarks.cold import cold
@@ -22,6 +23,7 @@ from benchmarks.exactness import exactness, painted_outlines
 from benchmarks.memory import memory
 from benchmarks.morphology import morphology
 from benchmarks.osmfiles import osm_files
+from benchmarks.regularize import regular
 from benchmarks.report import as_page, as_table, describe_machine
 from benchmarks.rows import Row, at_least, at_most
 from benchmarks.scaling import scaling
@@ -68,6 +70,23 @@ def test_views_cost_and_worth_have_rows(tmp_path, no_real_scenes):
     rows = views.tta(tmp_path, size_px=300, rounds=1, model="geoseg.testing:oracle")
     check_rows(rows, "tta")
     assert [row.value is None for row in rows] == [False, True]
+
+
+def test_regular_outlines_are_measured_with_and_without_the_peer(tmp_path, monkeypatch):
+    rows = regular(tmp_path, size_px=400, rounds=1, many=0, scenes=())
+    check_rows(rows, "regularize")
+    promised = [row for row in rows if row.name.startswith("town 400") and "peer" not in row.name]
+    assert all(row.met for row in promised[:6])
+    monkeypatch.setattr(outlines, "PEER", "no_such_package")
+    rows = regular(tmp_path, size_px=400, rounds=1, many=0, scenes=())
+    assert [row.name for row in rows if row.value is None and "no_such" in row.name]
+
+
+@pytest.mark.slow
+def test_regular_outlines_of_blocks_are_those_of_one_process(tmp_path):
+    rows = regular(tmp_path, size_px=300, rounds=1, many=60, scenes=())
+    (same,) = (row for row in rows if row.name == "blocks as in one process, share")
+    assert same.met
 
 
 @pytest.mark.slow

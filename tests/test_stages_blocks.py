@@ -102,6 +102,7 @@ def leftovers(folder: Path) -> list[str]:
     size_px=st.integers(256, 520),
     chip_px=st.integers(70, 200),
     overlap=st.floats(0.0, 0.45),
+    regular=st.booleans(),
     order=st.integers(0, 1000),
     cut=st.integers(0, 30),
 )
@@ -112,12 +113,17 @@ def test_one_answer_for_every_cut_order_and_interruption(
     size_px: int,
     chip_px: int,
     overlap: float,
+    regular: bool,
     order: int,
     cut: int,
 ) -> None:
     tmp = tmp_path_factory.mktemp("cut")
     scene = write_town(make_town(size_px=size_px, seed=seed), tmp).ids
-    chips = {"chips__size_px": chip_px, "chips__overlap_px": int(chip_px * overlap)}
+    chips = {
+        "chips__size_px": chip_px,
+        "chips__overlap_px": int(chip_px * overlap),
+        "regularize__enabled": regular,
+    }
     whole = tmp / "whole.parquet"
     run(str(scene), OutputPlan(vector=whole), config(**chips))
     expected = rows(whole)
@@ -161,6 +167,18 @@ def test_masks_are_refined_once_whatever_the_blocks(tmp_path: Path, claims: str)
         out = tmp_path / f"{block_chips}.parquet"
         map_blocks(scene, out, config(**refined, scale__block_chips=block_chips), Shuffled(5))
         assert rows(out) == expected, f"blocks of {block_chips} chips a side"
+
+
+def test_regular_outlines_are_byte_identical_to_those_of_one_process(tmp_path: Path) -> None:
+    scene = write_scene(tmp_path / "s.tif")
+    cfg = config(regularize__enabled=True, model__name="geoseg.testing:soft_oracle")
+    run(str(scene), OutputPlan(vector=tmp_path / "a.parquet"), cfg)
+    map_blocks(scene, tmp_path / "b.parquet", cfg, Shuffled(3))
+    a, b = (pq.read_table(tmp_path / f"{name}.parquet") for name in "ab")
+    assert a.equals(b)
+    assert a.schema.metadata == b.schema.metadata
+    assert sum(a.column("regularized").to_pylist()) > 0
+    assert 0 < min(a.column("iou_raw").to_pylist()) < 1
 
 
 def test_mask_and_picture_are_those_of_one_process(tmp_path: Path) -> None:

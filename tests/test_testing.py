@@ -13,6 +13,7 @@ from shapely.geometry import box
 
 from geoseg.errors import ConfigError, ModelError
 from geoseg.testing import (
+    Wear,
     assert_footprints_valid,
     assert_no_overlaps,
     blank,
@@ -22,6 +23,7 @@ from geoseg.testing import (
     noisy_oracle,
     oracle,
     soft_oracle,
+    worn_masks,
     write_town,
     write_town_mosaic,
 )
@@ -372,3 +374,35 @@ def test_overlaps_of_geographic_footprints_are_measured_in_metres():
     overlapping = make_footprints(*shapes, crs="EPSG:4326")
     with pytest.raises(AssertionError, match="overlap by 61"):
         assert_no_overlaps(overlapping)
+
+
+def test_worn_masks_are_near_the_truth_and_repeat():
+    shapes = [box(10, 10, 40, 30), box(40, 10, 60, 30), box(100, 100, 250, 190)]
+    masks, origins = worn_masks(shapes, seed=5)
+    again, _ = worn_masks(shapes, seed=5)
+    assert all((a == b).all() for a, b in zip(masks, again, strict=True))
+    assert not all((a == b).all() for a, b in zip(masks, worn_masks(shapes)[0], strict=True))
+    for shape, mask, (x, y) in zip(shapes, masks, origins, strict=True):
+        assert mask.dtype == np.uint8
+        assert (x, y) == (shape.bounds[0] - 4, shape.bounds[1] - 4)
+        assert (mask >= 128).sum() == pytest.approx(shape.area, rel=0.12)
+
+
+def test_masks_that_wear_nothing_cover_exactly():
+    shape = box(3.25, 4.5, 20.75, 15)
+    wear = Wear(blur_px=1e-3, noise=0, shift_px=0, merged_share=0)
+    (mask,), (origin,) = worn_masks([shape], wear=wear)
+    assert mask.sum() / 255 == pytest.approx(shape.area, rel=0.01)
+    assert origin == (-1, 0)
+    assert mask[8, 10] == 255
+
+
+def test_some_masks_run_on_into_neighbours():
+    row = [box(30 * k, 0, 30 * k + 30, 40) for k in range(12)]
+    plain = Wear(noise=0, shift_px=0, merged_share=0)
+    merged = Wear(noise=0, shift_px=0, merged_share=1)
+    one, other = (
+        [int((mask >= 128).sum()) for mask in worn_masks(row, wear=wear)[0]]
+        for wear in (plain, merged)
+    )
+    assert np.mean(np.array(other) > np.array(one) + 10) > 0.5

@@ -18,6 +18,7 @@ from geoseg.cli import options
 @options.score_option
 @options.morphology_options
 @options.shape_options
+@options.regularize_options
 @options.topology_options
 @options.config_options
 def command(detections: Path, **parameters: Any) -> int:

@@ -169,6 +169,20 @@ tta_options = _all(
         help="How what the sides show is merged [mean].",
     ),
 )
+regularize_options = _all(
+    click.option(
+        "--regularize/--no-regularize",
+        "regularize__enabled",
+        default=None,
+        help="Straight walls at right angles, circles, shared walls [no].",
+    ),
+    click.option(
+        "--regularize-angles",
+        "regularize__angles",
+        type=click.Choice([90, 45]),
+        help="Angles between walls are multiples of this [90].",
+    ),
+)
 topology_options = _all(
     click.option(
         "--overlaps",

@@ -33,6 +33,7 @@ from geoseg.cli import options
 @options.score_option
 @options.morphology_options
 @options.shape_options
+@options.regularize_options
 @options.topology_options
 @options.scale_options
 @options.config_options

@@ -16,6 +16,7 @@ from geoseg.chips import CHIP_OVERLAP_PX
 from geoseg.errors import ConfigError
 from geoseg.morphology import MorphologyOptions
 from geoseg.polygonize import PolygonizeOptions
+from geoseg.regularize import RegularizeOptions
 from geoseg.stitch import StitchOptions
 from geoseg.topology import TopologyOptions
 from geoseg.tta import TtaOptions
@@ -162,6 +163,7 @@ class Config:
     morphology: MorphologyOptions = field(default_factory=MorphologyOptions)
     stitch: StitchOptions = field(default_factory=StitchOptions)
     polygonize: PolygonizeOptions = field(default_factory=PolygonizeOptions)
+    regularize: RegularizeOptions = field(default_factory=RegularizeOptions)
     topology: TopologyOptions = field(default_factory=TopologyOptions)
     scale: ScaleOptions = field(default_factory=ScaleOptions)
 

@@ -111,6 +111,8 @@ class Outputs:
         self._plan = plan
         self._origin = origin
         self._config = config
+        regular = config is not None and config.regularize.enabled
+        self._optional = ("regularized", "iou_raw") if regular else ()
         self._scene = scene
         self._drawn: list[gpd.GeoDataFrame] = []
         self._spool: Spool | None = None
@@ -125,7 +127,9 @@ class Outputs:
         with ExitStack() as stack:
             self._staging = stack.enter_context(Staging())
             self._writer = stack.enter_context(
-                FootprintWriter(plan.vector, crs=origin.grid.crs, metadata=metadata)
+                FootprintWriter(
+                    plan.vector, crs=origin.grid.crs, metadata=metadata, optional=self._optional
+                )
             )
             stack.enter_context(self._staging.naming())
             if plan.preview is not None:
@@ -134,7 +138,7 @@ class Outputs:
                     self._scene = stack.enter_context(open_origin(origin))
                 stack.push(self._draw)
             if self._config is not None and self._config.topology.overlaps == "settle":
-                self._spool = stack.enter_context(_spool(plan.vector, origin))
+                self._spool = stack.enter_context(_spool(plan.vector, origin, self._optional))
             self._mask = None
             if plan.mask is not None:
                 place = self._staging.place(plan.mask)
@@ -196,9 +200,9 @@ class Outputs:
             self._drawn.append(footprints[["score", footprints.geometry.name]])
 
 
-def _spool(vector: Path, origin: Origin) -> Spool:
+def _spool(vector: Path, origin: Origin, optional: Sequence[str]) -> Spool:
     with output_errors(vector):
-        return Spool(vector.resolve().parent, origin.grid.crs)
+        return Spool(vector.resolve().parent, origin.grid.crs, optional)
 
 
 def open_origin(origin: Origin) -> Scene:

@@ -69,6 +69,7 @@ class FootprintMaker:
                 self.origin.grid,
                 labels=self.origin.labels,
                 options=self.config.polygonize,
+                regular=self.config.regularize,
                 taken=self.ids,
             )
         with self.tally.timed("write"):
@@ -130,7 +131,8 @@ def _as_made(origin: Origin, config: Config) -> Origin:
     """Record the options that these footprints are made with beside those of their detections."""
     now = config.to_dict()
     model = {**origin.config.get("model", {}), "score": config.model.score}
-    shapes = {name: now[name] for name in ("morphology", "stitch", "polygonize", "topology")}
+    names = ("morphology", "stitch", "polygonize", "regularize", "topology")
+    shapes = {name: now[name] for name in names}
     return replace(origin, config={**origin.config, **shapes, "model": model})
 
 

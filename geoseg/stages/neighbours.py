@@ -16,11 +16,13 @@ import numpy as np
 import shapely
 
 from geoseg.polygonize import mend_rounding
+from geoseg.regularize import share_walls
 from geoseg.topology import neighbour_groups, settle_overlaps
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from affine import Affine
     from numpy.typing import NDArray
 
     from geoseg.config import Config
@@ -44,7 +46,9 @@ def settled_footprints(
     Yields:
         Frames, and the row in the spool of each of their footprints.
     """
-    groups = neighbour_groups(_bounds(spool, grid))
+    regular = config.regularize
+    reach = 2 * regular.gap_m if regular.enabled else 0.0  # walls of both may move by a gap
+    groups = neighbour_groups(_bounds(spool, grid), within_m=reach)
     waiting = _Waiting(grid=grid, config=config, groups=groups, last=_last_rows(groups))
     for frame in spool.frames():
         waiting.add(frame)
@@ -96,7 +100,7 @@ class _Waiting:
         at = members - self.frames[0][0]
         before = to_metres(shapes[at], self.grid)
         after = settle_overlaps(
-            before,
+            self._with_shared_walls(before, at),
             scores[at],
             options=self.config.topology,
             min_area_m2=self.config.polygonize.least_area_m2(self.grid.gsd_m),
@@ -106,6 +110,16 @@ class _Waiting:
         factors = shapely.area(after[moved]) / shapely.area(before[moved])
         for row, shape, factor in zip(members[moved].tolist(), ground, factors, strict=True):
             self.changed[row] = (shape, float(factor))
+
+    def _with_shared_walls(self, shapes: Geometries, at: Ints) -> Geometries:
+        options = self.config.regularize
+        if not options.enabled:
+            return shapes
+        flags = [frame["regularized"].to_numpy(bool) for _, frame in self.frames]
+        regular = np.concatenate(flags)[at]
+        shared = shapes.copy()
+        shared[regular] = share_walls(shapes[regular], options=options)
+        return shared
 
     def _as_settled(self, frame: gpd.GeoDataFrame, rows: Ints) -> tuple[gpd.GeoDataFrame, Ints]:
         mine = [row for row in rows.tolist() if row in self.changed]
@@ -122,18 +136,25 @@ class _Waiting:
 
 def to_metres(shapes: Geometries, grid: Grid) -> Geometries:
     """Bring geometries from a grid's CRS to metres on the ground from its corner, y downwards."""
-    inverse = np.array(~grid.transform).reshape(3, 3)[:2]
-    scale = np.array(grid.pixel_size_m)
-    moved = shapely.transform(shapes, lambda xy: (xy @ inverse[:, :2].T + inverse[:, 2]) * scale)
+    inverse, scale = ~grid.transform, np.array(grid.pixel_size_m)
+    moved = shapely.transform(shapes, lambda xy: _applied(inverse, xy) * scale)
     return np.asarray(moved, object)
 
 
 def from_metres(shapes: Geometries, grid: Grid) -> Geometries:
     """Bring geometries back to the grid's CRS, valid there, exteriors counter-clockwise."""
-    forward = np.array(grid.transform).reshape(3, 3)[:2]
     scale = np.array(grid.pixel_size_m)
-    moved = shapely.transform(shapes, lambda xy: (xy / scale) @ forward[:, :2].T + forward[:, 2])
+    moved = shapely.transform(shapes, lambda xy: _applied(grid.transform, xy / scale))
     return mend_rounding(np.asarray(shapely.orient_polygons(moved), object))
+
+
+def _applied(t: Affine, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Apply a transform to points one by one: a corner of two buildings stays one to the bit.
+
+    Matrix products round by place, and overlays break on corners that differ by rounding.
+    """
+    x, y = xy.T
+    return np.column_stack([t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f])
 
 
 def _bounds(spool: Spool, grid: Grid) -> NDArray[np.float64]:

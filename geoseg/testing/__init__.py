@@ -9,10 +9,12 @@ from geoseg.testing.asserts import assert_footprints_valid, assert_no_overlaps
 from geoseg.testing.files import TownFiles, mosaic_truth, write_town, write_town_mosaic
 from geoseg.testing.oracle import blank, ids_to_rgb, noisy_oracle, oracle, soft_oracle
 from geoseg.testing.town import Town, make_town
+from geoseg.testing.worn import Wear, worn_masks
 
 __all__ = [
     "Town",
     "TownFiles",
+    "Wear",
     "assert_footprints_valid",
     "assert_no_overlaps",
     "blank",
@@ -22,6 +24,7 @@ __all__ = [
     "noisy_oracle",
     "oracle",
     "soft_oracle",
+    "worn_masks",
     "write_town",
     "write_town_mosaic",
 ]

@@ -139,6 +139,8 @@ def _frame(
         name: table.column(name).to_numpy()
         for name in ("label", "score", "area_m2", "n_chips", "touches_edge")
     }
+    if scene.config.regularize.enabled:
+        columns |= {name: table.column(name).to_numpy() for name in ("regularized", "iou_raw")}
     ids = settle_ids(table.column("id").to_pylist(), taken, repeated=repeated)
     shapes = shapely.from_wkb(table.column("geometry").to_numpy())
     return gpd.GeoDataFrame(

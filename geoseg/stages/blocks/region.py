@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from geoseg.stitch import Instance
     from geoseg.stitch.pieces import Piece
 
-VERSION: Final = 1
+VERSION: Final = 2
 """Of what this stage does: shards of another version are made again."""
 ORDER: Final = 8
 """Numbers of an instance's order."""
@@ -57,13 +57,16 @@ SCHEMA: Final = pa.schema(
         ("area_m2", pa.float64()),
         ("n_chips", pa.int32()),
         ("touches_edge", pa.bool_()),
+        ("regularized", pa.bool_()),
+        ("iou_raw", pa.float64()),
         ("geometry", pa.binary()),
         ("order", pa.list_(pa.int64(), ORDER)),
         ("window", pa.list_(pa.int32(), 4)),
         ("soft", pa.large_binary()),
     ]
 )
-"""`id` before it is made unique, `geometry` WKB in the scene's CRS, `window` where `soft` lies."""
+"""`id` before it is made unique, `geometry` WKB in the scene's CRS, `window` where `soft` lies;
+`regularized` and `iou_raw` are null where outlines are not made regular."""
 _OPEN_ROWS: Final = 4096
 
 
@@ -119,6 +122,7 @@ def footprints_key(region: Region, sums: Sequence[str]) -> str:
         morphology=asdict(config.morphology),
         stitch=asdict(config.stitch),
         polygonize=asdict(config.polygonize),
+        regularize=asdict(config.regularize),
         grid=grid_values(region.scene.grid),
         labels=sorted(region.scene.origin.labels.items()),
         masks=region.scene.keep_masks,
@@ -175,6 +179,7 @@ def _write(instances: list[Instance], region: Region, shard: ShardWriter, tally:
             scene.grid,
             labels=scene.origin.labels,
             options=scene.config.polygonize,
+            regular=scene.config.regularize,
             settled=False,
         )
     if len(frame):
@@ -192,6 +197,9 @@ def _table(frame: gpd.GeoDataFrame, instances: list[Instance], *, keep_masks: bo
     masks = [item.soft.tobytes() if keep_masks else None for item in instances]
     plain = ("id", "label", "score", "area_m2", "n_chips", "touches_edge")
     columns = {name: pa.array(frame[name].to_numpy(), SCHEMA.field(name).type) for name in plain}
+    for name in ("regularized", "iou_raw"):
+        values = frame[name].to_numpy() if name in frame else [None] * len(frame)
+        columns[name] = pa.array(values, SCHEMA.field(name).type)
     columns["geometry"] = pa.array(shapely.to_wkb(frame.geometry.to_numpy()), pa.binary())
     columns["order"] = _fixed([item.order for item in instances], pa.int64(), ORDER)
     columns["window"] = _fixed(windows, pa.int32(), 4)
