@@ -31,6 +31,7 @@ VERBS = {
     "tile": "Cut a scene into 300x300 chips with an index.",
     "infer": "Run the model over a scene or a folder of chips.",
     "footprints": "Stitch and polygonize detections.",
+    "conflate": "Say which footprints OpenStreetMap lacks.",
     "export": "Write footprints in another format.",
     "status": "Say how far a run in blocks is.",
     "info": "Describe a scene, a model or a file of ours.",

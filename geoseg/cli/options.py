@@ -317,6 +317,27 @@ osm_options = _all(
     ),
     click.option("--upload-allowed", is_flag=True, help="Let JOSM upload the .osm file."),
 )
+align_option = click.option(
+    "--align",
+    "conflate__align",
+    is_flag=True,
+    default=None,
+    help="Shift each scene's footprints onto what is mapped, where enough of them agree how.",
+)
+
+
+def against_option(*, required: bool) -> Callable[[F], F]:
+    """Return the option that names what is mapped; it may come several times."""
+    return click.option(
+        "--against",
+        multiple=True,
+        required=required,
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="What is mapped: .osm, .osm.pbf, Overpass JSON or any vector file.",
+    )
+
+
 output_option = click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to write."
 )

@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Literal
 from geoseg.chips import CHIP_OVERLAP_PX
 from geoseg.errors import ConfigError
 from geoseg.morphology import MorphologyOptions
+from geoseg.osm.rules import ConflateOptions
 from geoseg.polygonize import PolygonizeOptions
 from geoseg.regularize import RegularizeOptions
 from geoseg.stitch import StitchOptions
@@ -165,6 +166,7 @@ class Config:
     polygonize: PolygonizeOptions = field(default_factory=PolygonizeOptions)
     regularize: RegularizeOptions = field(default_factory=RegularizeOptions)
     topology: TopologyOptions = field(default_factory=TopologyOptions)
+    conflate: ConflateOptions = field(default_factory=ConflateOptions)
     scale: ScaleOptions = field(default_factory=ScaleOptions)
 
     def to_dict(self) -> dict[str, Any]:
@@ -172,8 +174,9 @@ class Config:
         return dataclasses.asdict(self)
 
     def recorded(self) -> dict[str, Any]:
-        """Return what a result depends on, as it is kept with the result."""
-        return {name: values for name, values in self.to_dict().items() if name != "scale"}
+        """Return what footprints depend on, as it is kept with them."""
+        later = {"conflate", "scale"}
+        return {name: values for name, values in self.to_dict().items() if name not in later}
 
 
 def _is_range(low: float, high: float) -> bool:

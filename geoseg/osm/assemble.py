@@ -65,7 +65,10 @@ def assemble(relations: Sequence[Membership], lines: Mapping[int, Any]) -> NDArr
     inner = _enclosed(relations, lines, inner=True)
     complete = np.array([all(way in lines for way in r.roles) for r in relations], np.bool_)
     shapes = outer.copy()
-    for cut, operation in ((complete, shapely.symmetric_difference), (~complete, shapely.difference)):
+    for cut, operation in (
+        (complete, shapely.symmetric_difference),
+        (~complete, shapely.difference),
+    ):
         both = np.flatnonzero(cut & ~shapely.is_missing(outer) & ~shapely.is_missing(inner))
         shapes[both] = operation(outer[both], inner[both])
     return areas_only(shapes)

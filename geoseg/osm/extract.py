@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -23,6 +22,7 @@ from geoseg.osm.mapped import KEYS, KINDS, Kind, Mapped, encloses, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+    from pathlib import Path
 
     from numpy.typing import NDArray
 
@@ -56,10 +56,14 @@ def read_extract(
     with _as_format_error(path), _places(path, scratch) as places:
         relations = _relations(path, _AREAS & set(kinds))
         ways = _Ways(near=near)
-        for way in _tagged_ways(places, kinds):
+        only_ways = osmium.filter.EntityFilter(WAY)
+        tagged = _objects(path, NODE | WAY, places.handler, only_ways, _with_keys(kinds))
+        for way in tagged:
             kind = kind_of(way.tags.get, kinds)
-            areal = kind is not None and way.is_closed() and encloses(way.tags.get, kind)
-            if areal or kind not in {None, "building"}:
+            if kind is None:
+                continue
+            areal = way.is_closed() and encloses(way.tags.get, kind)
+            if areal or kind != "building":
                 ways.add(way.id, kind, places.line(way), areal=areal)
         return Mapped.concat([*ways.finish(), _assembled(relations, places, near)])
 
@@ -171,25 +175,28 @@ class _Ways:
             column.clear()
 
 
-def _tagged_ways(places: _Places, kinds: Collection[Kind]) -> Iterator[Any]:
-    # Filters are named: osmium does not keep what is handed to its iterator alive.
-    only_ways = osmium.filter.EntityFilter(WAY)
-    keys = osmium.filter.KeyFilter(*(key for kind in kinds for key in KEYS[kind]))
-    with osmium.io.Reader(str(places.path), NODE | WAY) as reader:
-        yield from osmium.OsmFileIterator(reader, places.handler, only_ways, keys)
+def _objects(path: Path, entities: Any, *handlers: Any) -> Iterator[Any]:
+    """Yield what passes osmium's filters; each object lives until the next is asked for.
+
+    The generator keeps the handlers alive, which osmium's own iterator does not.
+    """
+    with osmium.io.Reader(str(path), entities) as reader:
+        yield from osmium.OsmFileIterator(reader, *handlers)
+
+
+def _with_keys(kinds: Collection[Kind]) -> osmium.filter.KeyFilter:
+    return osmium.filter.KeyFilter(*(key for kind in kinds for key in KEYS[kind]))
 
 
 def _relations(path: Path, kinds: Collection[Kind]) -> list[Membership]:
     if not kinds:
         return []
     found = []
-    keys = osmium.filter.KeyFilter(*(key for kind in kinds for key in KEYS[kind]))
-    with osmium.io.Reader(str(path), RELATION) as reader:
-        for relation in osmium.OsmFileIterator(reader, keys):
-            kind = kind_of(relation.tags.get, kinds)
-            if kind is not None and relation.tags.get("type") == "multipolygon":
-                members = {m.ref: m.role for m in relation.members if m.type == "w"}
-                found.append(Membership(id=relation.id, kind=kind, roles=members))
+    for relation in _objects(path, RELATION, _with_keys(kinds)):
+        kind = kind_of(relation.tags.get, kinds)
+        if kind is not None and relation.tags.get("type") == "multipolygon":
+            members = {m.ref: m.role for m in relation.members if m.type == "w"}
+            found.append(Membership(id=relation.id, kind=kind, roles=members))
     return found
 
 
@@ -211,7 +218,7 @@ def _union(relation: Membership, bounds: dict[int, NDArray[np.float64]]) -> NDAr
     found = found[np.isfinite(found).all(axis=1)]
     if not len(found):
         return np.full(4, np.nan)
-    return np.r_[found[:, :2].min(axis=0), found[:, 2:].max(axis=0)]
+    return np.concatenate([found[:, :2].min(axis=0), found[:, 2:].max(axis=0)])
 
 
 def _member_lines(
@@ -225,14 +232,13 @@ def _member_lines(
     chosen = osmium.filter.IdFilter(wanted) if by_id else osmium.filter.EntityFilter(WAY)
     ids: list[int] = []
     wkb: list[str | None] = []
-    with osmium.io.Reader(str(places.path), WAY) as reader:
-        for way in osmium.OsmFileIterator(reader, places.handler, chosen):
-            if way.id in wanted:
-                ids.append(way.id)
-                wkb.append(places.line(way))
-            if len(ids) == _BATCH:
-                yield ids, _lines(wkb)
-                ids, wkb = [], []
+    for way in _objects(places.path, WAY, places.handler, chosen):
+        if way.id in wanted:
+            ids.append(way.id)
+            wkb.append(places.line(way))
+        if len(ids) == _BATCH:
+            yield ids, _lines(wkb)
+            ids, wkb = [], []
     yield ids, _lines(wkb)
 
 
@@ -243,11 +249,8 @@ def _lines(wkb: list[str | None]) -> NDArray[Any]:
 def _new_nodes(path: Path) -> tuple[NDArray[Any], NDArray[Any]]:
     """Return ids and places of nodes that no server knows: osmium keeps no places of those."""
     kind = np.dtype([("id", np.int64), ("lonlat", np.float64, 2)])
-    with osmium.io.Reader(str(path), NODE) as reader:
-        nodes = osmium.OsmFileIterator(reader)
-        found = np.fromiter(
-            ((n.id, (n.lon, n.lat)) for n in nodes if n.id < 0 and n.location.valid()), kind
-        )
+    new = (node for node in _objects(path, NODE) if node.id < 0 and node.location.valid())
+    found = np.fromiter(((node.id, (node.lon, node.lat)) for node in new), kind)
     found.sort(order="id")
     return found["id"], found["lonlat"]
 

@@ -71,7 +71,10 @@ class Mapped:
 
     @classmethod
     def of_columns(
-        cls, ids: Sequence[str], kinds: Sequence[int] | NDArray[Any], shapes: Sequence[Any]
+        cls,
+        ids: Sequence[str],
+        kinds: Sequence[int] | NDArray[Any],
+        shapes: Sequence[Any] | NDArray[Any],
     ) -> Self:
         """Make columns of sequences of equal length."""
         columns = np.empty(len(ids), object), np.empty(len(ids), object)
@@ -81,7 +84,7 @@ class Mapped:
     @classmethod
     def concat(cls, parts: Iterable[Mapped]) -> Self:
         """Put several one after the other."""
-        found = [cls.of_columns([], [], []), *parts]
+        found: list[Mapped] = [cls.of_columns([], [], []), *parts]
         return cls(
             ids=np.concatenate([part.ids for part in found]),
             kinds=np.concatenate([part.kinds for part in found]),

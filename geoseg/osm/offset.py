@@ -36,9 +36,9 @@ class Offset:
     dy_m: float
     """North is positive."""
     n_pairs: int
-    """Pairs of a footprint and a building that agree on it."""
+    """Footprints that agree on it, each with a building."""
     spread_m: float
-    """Standard deviation of these pairs around it, along one axis; robust."""
+    """Standard deviation of their ways around it, along one axis; robust."""
 
     @property
     def length_m(self) -> float:
@@ -59,10 +59,10 @@ def estimate_offset(
         footprints: (N,) polygons in metres.
         buildings: (M,) polygons in the same frame.
         max_offset_m: Longer offsets are not looked for.
-        min_pairs: Fewer pairs are no evidence.
+        min_pairs: Fewer footprints are no evidence.
 
     Returns:
-        The offset, or None where too few pairs agree, or no more than chance would have it.
+        The offset, or None where too few footprints agree, or no more than chance would have it.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -72,13 +72,14 @@ def estimate_offset(
         >>> round(found.dx_m, 2), round(found.dy_m, 2), found.n_pairs
         (-3.0, 1.0, 40)
     """
-    votes = _votes(footprints, buildings, max_offset_m)
+    voters, votes = _votes(footprints, buildings, max_offset_m)
     if len(votes) < min_pairs:
         return None
     place = _densest(votes, max_offset_m)
     for _ in range(_ROUNDS):
         place = np.median(votes[_near(votes, place)], axis=0)
-    agree = votes[_near(votes, place)]
+    near = _near(votes, place)
+    agree = votes[near]
     by_chance = (len(votes) - len(agree)) * (_RADIUS_M / max_offset_m) ** 2
     if len(agree) < max(min_pairs, _ABOVE_CHANCE * by_chance):
         return None
@@ -86,26 +87,29 @@ def estimate_offset(
     return Offset(
         dx_m=float(place[0]),
         dy_m=float(place[1]),
-        n_pairs=len(agree),
+        n_pairs=len(np.unique(voters[near])),
         spread_m=float(radius / _MEDIAN_RADIUS),
     )
 
 
-def _votes(footprints: NDArray[Any], buildings: NDArray[Any], max_offset_m: float) -> Any:
-    """Return (V, 2) ways from footprints to buildings of like size."""
+def _votes(
+    footprints: NDArray[Any], buildings: NDArray[Any], max_offset_m: float
+) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
+    """Return (V,) voters and their (V, 2) ways from footprints to buildings of like size."""
     voters = footprints[:: -(-len(footprints) // MOST_VOTERS) or 1]
     ours, theirs = shapely.centroid(voters), shapely.centroid(buildings)
     i, j = shapely.STRtree(theirs).query(ours, predicate="dwithin", distance=max_offset_m)
     own, other = shapely.area(voters)[i], shapely.area(buildings)[j]
     alike = np.maximum(own, other) <= _ALIKE * np.minimum(own, other)
     to, start = (shapely.get_coordinates(points) for points in (theirs, ours))
-    return to[j[alike]] - start[i[alike]]
+    i, j = i[alike], j[alike]
+    return i, to[j] - start[i]
 
 
 def _densest(votes: NDArray[np.float64], max_offset_m: float) -> NDArray[np.float64]:
     n = int(np.ceil(max_offset_m / _CELL_M)) + 2
     edges = (np.arange(2 * n + 2) - n - 0.5) * _CELL_M  # a cell's middle at no offset
-    counts, _, _ = np.histogram2d(*votes.T, bins=(edges, edges))
+    counts, _, _ = np.histogram2d(votes[:, 0], votes[:, 1], bins=[edges, edges])
     smooth = uniform_filter(counts, size=3, mode="constant")
     column, row = np.unravel_index(np.argmax(smooth), smooth.shape)
     return np.array([column - n, row - n], np.float64) * _CELL_M

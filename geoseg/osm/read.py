@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from geoseg.osm.near import Near
 
+BUILDINGS: Final[tuple[Kind, ...]] = ("building",)
 _OSM: Final = (".osm", ".pbf", ".o5m", ".opl")
 _CHANGES: Final = (".osc", ".osh", ".o5c")
 _PACKED: Final = (".gz", ".bz2")
@@ -38,7 +39,7 @@ def read_mapped(
     path: str | os.PathLike[str],
     near: Near,
     *,
-    kinds: Collection[Kind] = ("building",),
+    kinds: Collection[Kind] = BUILDINGS,
     scratch: Path | None = None,
 ) -> Mapped:
     """Read what is mapped near footprints.
@@ -75,7 +76,7 @@ def read_mapped(
 
 
 def frame_to_mapped(
-    frame: GeoDataFrame, near: Near, *, kinds: Collection[Kind] = ("building",)
+    frame: GeoDataFrame, near: Near, *, kinds: Collection[Kind] = BUILDINGS
 ) -> Mapped:
     """Return the rows of a frame that are near.
 

@@ -12,6 +12,8 @@ import numpy as np
 import shapely
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     Ints = NDArray[np.intp]
@@ -25,8 +27,8 @@ class Pairs:
 
     footprint: Ints
     """(P,) positions among the footprints, ascending."""
-    building: Ints
-    """(P,) positions among the buildings."""
+    mapped: Ints
+    """(P,) positions among what is mapped."""
     shared_m2: Floats
     iou: Floats
     """Intersection over union."""
@@ -38,13 +40,26 @@ class Pairs:
 
     def take(self, chosen: NDArray[Any]) -> Pairs:
         """Return the pairs at positions or where a mask is true."""
-        return Pairs(
-            footprint=self.footprint[chosen],
-            building=self.building[chosen],
-            shared_m2=self.shared_m2[chosen],
-            iou=self.iou[chosen],
-            overlap=self.overlap[chosen],
+        return Pairs(**{name: getattr(self, name)[chosen] for name in self.__slots__})
+
+    @classmethod
+    def apart(cls, footprint: Ints, mapped: Ints, *, overlap: Floats | None = None) -> Pairs:
+        """Return pairs of which no shared area is known, or only its share of the footprint."""
+        nothing = np.zeros(len(footprint))
+        shares = nothing if overlap is None else overlap
+        return cls(
+            footprint=footprint, mapped=mapped, shared_m2=nothing, iou=nothing, overlap=shares
         )
+
+    @classmethod
+    def concat(cls, parts: Sequence[Pairs]) -> Pairs:
+        """Put pairs together, sorted by footprint; of one footprint the best first."""
+        columns = {
+            name: np.concatenate([getattr(part, name) for part in parts]) for name in cls.__slots__
+        }
+        together = cls(**columns)
+        keys = (together.mapped, -together.overlap, -together.iou, together.footprint)
+        return together.take(np.lexsort(keys))
 
 
 def overlapping_pairs(footprints: Shapes, buildings: Shapes) -> Pairs:
@@ -67,7 +82,7 @@ def overlapping_pairs(footprints: Shapes, buildings: Shapes) -> Pairs:
     with np.errstate(divide="ignore", invalid="ignore"):
         pairs = Pairs(
             footprint=i,
-            building=j,
+            mapped=j,
             shared_m2=shared,
             iou=shared / (own + theirs - shared),
             overlap=shared / np.minimum(own, theirs),
