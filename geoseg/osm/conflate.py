@@ -14,13 +14,13 @@ import numpy as np
 import shapely
 from pyproj import CRS
 
-from geoseg.osm.ground import ground_frame
+from geoseg.osm.ground import ground_frame, moved
 from geoseg.osm.judge import Verdicts, judge
 from geoseg.osm.near import Near
-from geoseg.osm.offset import estimate_offset
+from geoseg.osm.offset import MOST_VOTERS, estimate_offset
+from geoseg.osm.pairs import Centres
 from geoseg.osm.rules import ConflateOptions, Status
 from geoseg.vector.geojson import WGS84, to_lonlat
-from geoseg.vector.read import reprojected
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -94,23 +94,24 @@ def conflate(
         nothing = judge(_shapes(footprints), mapped, options)
         return _conflation(footprints, mapped, nothing, {})
     frame = ground_frame(to_lonlat(_shapes(footprints), footprints.crs))
-    shapes = reprojected(_shapes(footprints), footprints.crs, frame)
-    there = replace(mapped, shapes=reprojected(mapped.shapes, CRS(WGS84), frame))
+    shapes = moved(_shapes(footprints), footprints.crs, frame)
+    there = replace(mapped, shapes=moved(mapped.shapes, CRS(WGS84), frame))
     offsets = _offsets(footprints, shapes, there, options)
     if options.align:
         shapes = _shifted(footprints, shapes, offsets)
-        moved = reprojected(shapes, frame, footprints.crs)
-        footprints = footprints.set_geometry(gpd.GeoSeries(moved, footprints.index, footprints.crs))
+        aligned = moved(shapes, frame, footprints.crs)
+        geometry = gpd.GeoSeries(aligned, footprints.index, footprints.crs)
+        footprints = footprints.set_geometry(geometry)
     return _conflation(footprints, mapped, judge(shapes, there, options), offsets)
 
 
 def _offsets(
     footprints: gpd.GeoDataFrame, shapes: Shapes, there: Mapped, options: ConflateOptions
 ) -> dict[str, Offset | None]:
-    buildings = there.of("building").shapes
+    buildings = Centres.of(there.of("building").shapes)
     return {
         scene: estimate_offset(
-            shapes[rows],
+            Centres.of(shapes[_voters(rows)]),
             buildings,
             max_offset_m=options.max_offset_m,
             min_pairs=options.min_pairs,
@@ -119,15 +120,22 @@ def _offsets(
     }
 
 
+def _voters(rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Draw some rows if there are very many: drawn, as every n-th may be of one kind."""
+    if len(rows) <= MOST_VOTERS:
+        return rows
+    return np.random.default_rng(0).choice(rows, MOST_VOTERS, replace=False)
+
+
 def _shifted(
     footprints: gpd.GeoDataFrame, shapes: Shapes, offsets: Mapping[str, Offset | None]
 ) -> Shapes:
-    moved = shapes.copy()
+    aligned = shapes.copy()
     for scene, rows in _scenes(footprints).items():
         if (offset := offsets[scene]) is not None:
             way = np.array([offset.dx_m, offset.dy_m])
-            moved[rows] = shapely.transform(shapes[rows], lambda xy, way=way: xy + way)
-    return moved
+            aligned[rows] = shapely.transform(shapes[rows], lambda xy, way=way: xy + way)
+    return aligned
 
 
 def _scenes(footprints: gpd.GeoDataFrame) -> dict[str, NDArray[np.intp]]:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 LARGE_BYTES: Final = 300_000_000
 """Larger files have places of nodes on disk: a .pbf of this size holds about 40 million nodes."""
+_FORMATS: Final = ("osm", "pbf", "o5m", "opl", "gz", "bz2")
 _BATCH: Final = 20_000
 _AREAS: Final[frozenset[Kind]] = frozenset({"building", "water"})
 
@@ -180,7 +181,9 @@ def _objects(path: Path, entities: Any, *handlers: Any) -> Iterator[Any]:
 
     The generator keeps the handlers alive, which osmium's own iterator does not.
     """
-    with osmium.io.Reader(str(path), entities) as reader:
+    packed = [part for part in path.name.lower().split(".")[1:] if part in _FORMATS]
+    file = osmium.io.File(str(path), ".".join(packed))  # by itself it knows lower case only
+    with osmium.io.Reader(file, entities) as reader:
         yield from osmium.OsmFileIterator(reader, *handlers)
 
 

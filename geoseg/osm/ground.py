@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import shapely
-from pyproj import CRS
+from pyproj import CRS, Transformer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -39,4 +39,15 @@ def ground_frame(lonlat: NDArray[Any]) -> CRS:
             "datum": "WGS84",
             "units": "m",
         }
+    )
+
+
+def moved(shapes: NDArray[Any], source: CRS, target: CRS) -> NDArray[Any]:
+    """Return (N,) geometries in another frame, corner by corner: what is short stays straight."""
+    transformer = Transformer.from_crs(source, target, always_xy=True)
+    return np.asarray(
+        shapely.transform(
+            shapes, lambda xy: np.column_stack(transformer.transform(xy[:, 0], xy[:, 1]))
+        ),
+        object,
     )

@@ -14,6 +14,7 @@ import shapely
 
 from geoseg.osm.mapped import KINDS, Kind
 from geoseg.osm.pairs import (
+    Centres,
     Pairs,
     match_one_to_one,
     near_pairs,
@@ -87,11 +88,12 @@ def _meetings(footprints: Shapes, mapped: Mapped, options: ConflateOptions) -> t
     buildings = mapped.shapes[rows]
     pairs = overlapping_pairs(footprints, buildings)
     pairs = pairs.take(pairs.overlap >= options.min_overlap)
-    i, j, apart_m = near_pairs(footprints, buildings, within_m=options.near_m, max_ratio=_LIKE_SIZE)
+    ours, theirs = Centres.of(footprints), Centres.of(buildings)
+    i, j, way = near_pairs(ours, theirs, within_m=options.near_m, max_ratio=_LIKE_SIZE)
     matched = match_one_to_one(  # every overlap comes before the nearest neighbour
         np.r_[pairs.footprint, i],
         np.r_[pairs.mapped, j],
-        np.r_[pairs.iou, -1 - apart_m],
+        np.r_[pairs.iou, -1 - np.hypot(way[:, 0], way[:, 1])],
         n_footprints=len(footprints),
     )
     counts = ~_is_wall(pairs, footprints, buildings, matched, options.strip_m)

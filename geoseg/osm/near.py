@@ -79,5 +79,5 @@ def _bounds(lonlat: NDArray[Any]) -> NDArray[np.float64]:
 
 def _wrapped(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     turn = np.array([360.0, 0, 360, 0])
-    beyond, before = boxes[boxes[:, 2] > 180], boxes[boxes[:, 0] < -180]
+    beyond, before = boxes[boxes[:, 2] >= 180], boxes[boxes[:, 0] <= -180]
     return np.concatenate([boxes, beyond - turn, before + turn])

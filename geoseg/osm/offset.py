@@ -8,21 +8,24 @@ among all votes is the offset, whatever share of the buildings is not mapped.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
-import shapely
 from scipy.ndimage import uniform_filter
+
+from geoseg.osm.pairs import near_pairs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from geoseg.osm.pairs import Centres
+
 MOST_VOTERS: Final = 20_000
-"""More footprints than these are thinned out evenly: the estimate gets no better."""
+"""With more footprints of a scene, evenly spread, the estimate gets no better."""
 _CELL_M: Final = 0.5
 _RADIUS_M: Final = 2.0  # votes this near to the densest place are for it: drawing is that uncertain
 _ROUNDS: Final = 5
-_ALIKE: Final = 1.6  # areas that differ by more are not the same building
+_LIKE_SIZE: Final = 1.6  # areas that differ by more are not the same building
 _ABOVE_CHANCE: Final = 3.0
 _MEDIAN_RADIUS: Final = 1.1774  # of a round normal distribution, in standard deviations
 
@@ -47,8 +50,8 @@ class Offset:
 
 
 def estimate_offset(
-    footprints: NDArray[Any],
-    buildings: NDArray[Any],
+    footprints: Centres,
+    buildings: Centres,
     *,
     max_offset_m: float = 10.0,
     min_pairs: int = 10,
@@ -56,8 +59,8 @@ def estimate_offset(
     """Estimate the systematic offset between footprints and mapped buildings.
 
     Args:
-        footprints: (N,) polygons in metres.
-        buildings: (M,) polygons in the same frame.
+        footprints: Of one scene; `MOST_VOTERS` of them are plenty.
+        buildings: In the same frame.
         max_offset_m: Longer offsets are not looked for.
         min_pairs: Fewer footprints are no evidence.
 
@@ -65,14 +68,19 @@ def estimate_offset(
         The offset, or None where too few footprints agree, or no more than chance would have it.
 
     Example:
+        >>> import shapely
+        >>> from geoseg.osm.pairs import Centres
         >>> rng = np.random.default_rng(0)
         >>> x, y = rng.uniform(0, 500, (2, 40))
         >>> town = shapely.box(x, y, x + 12, y + 9)
-        >>> found = estimate_offset(shapely.transform(town, lambda xy: xy + [3, -1]), town)
+        >>> seen = shapely.transform(town, lambda xy: xy + [3, -1])
+        >>> found = estimate_offset(Centres.of(seen), Centres.of(town))
         >>> round(found.dx_m, 2), round(found.dy_m, 2), found.n_pairs
         (-3.0, 1.0, 40)
     """
-    voters, votes = _votes(footprints, buildings, max_offset_m)
+    voters, _, votes = near_pairs(
+        footprints, buildings, within_m=max_offset_m, max_ratio=_LIKE_SIZE
+    )
     if len(votes) < min_pairs:
         return None
     place = _densest(votes, max_offset_m)
@@ -90,20 +98,6 @@ def estimate_offset(
         n_pairs=len(np.unique(voters[near])),
         spread_m=float(radius / _MEDIAN_RADIUS),
     )
-
-
-def _votes(
-    footprints: NDArray[Any], buildings: NDArray[Any], max_offset_m: float
-) -> tuple[NDArray[np.intp], NDArray[np.float64]]:
-    """Return (V,) voters and their (V, 2) ways from footprints to buildings of like size."""
-    voters = footprints[:: -(-len(footprints) // MOST_VOTERS) or 1]
-    ours, theirs = shapely.centroid(voters), shapely.centroid(buildings)
-    i, j = shapely.STRtree(theirs).query(ours, predicate="dwithin", distance=max_offset_m)
-    own, other = shapely.area(voters)[i], shapely.area(buildings)[j]
-    alike = np.maximum(own, other) <= _ALIKE * np.minimum(own, other)
-    to, start = (shapely.get_coordinates(points) for points in (theirs, ours))
-    i, j = i[alike], j[alike]
-    return i, to[j] - start[i]
 
 
 def _densest(votes: NDArray[np.float64], max_offset_m: float) -> NDArray[np.float64]:

@@ -84,32 +84,58 @@ def overlapping_pairs(footprints: Shapes, buildings: Shapes) -> Pairs:
             footprint=i,
             mapped=j,
             shared_m2=shared,
-            iou=shared / (own + theirs - shared),
-            overlap=shared / np.minimum(own, theirs),
+            iou=np.minimum(shared / (own + theirs - shared), 1),  # rounding goes beyond
+            overlap=np.minimum(shared / np.minimum(own, theirs), 1),
         )
     return pairs.take(shared > 0)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Centres:
+    """Where some polygons are and how large, without their outlines."""
+
+    points: Shapes
+    """(N,) centroids."""
+    xy: Floats
+    """(N, 2) the same as metres."""
+    areas_m2: Floats
+    tree: shapely.STRtree
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    @classmethod
+    def of(cls, shapes: Shapes) -> Centres:
+        """Describe (N,) polygons in metres that are not empty."""
+        points = np.asarray(shapely.centroid(shapes), object)
+        return cls(
+            points=points,
+            xy=shapely.get_coordinates(points),
+            areas_m2=shapely.area(shapes),
+            tree=shapely.STRtree(points),
+        )
+
+
 def near_pairs(
-    footprints: Shapes, buildings: Shapes, *, within_m: float, max_ratio: float
+    footprints: Centres, buildings: Centres, *, within_m: float, max_ratio: float
 ) -> tuple[Ints, Ints, Floats]:
-    """Return pairs of like size whose centres lie close together, and how close.
+    """Return pairs of like size whose centres lie close together, and the way between these.
 
     Args:
-        footprints: (N,) polygons in metres.
-        buildings: (M,) polygons in the same frame.
+        footprints: N of them.
+        buildings: M in the same frame.
         within_m: Most distance of the centres.
         max_ratio: The larger area is at most this many times the smaller.
 
     Returns:
-        (P,) positions among the footprints, ascending; among the buildings; metres.
+        (P,) positions among the footprints, ascending; among the buildings; (P, 2) metres from
+        footprint to building.
     """
-    ours, theirs = shapely.centroid(footprints), shapely.centroid(buildings)
-    i, j = shapely.STRtree(theirs).query(ours, predicate="dwithin", distance=within_m)
-    own, other = shapely.area(footprints)[i], shapely.area(buildings)[j]
+    i, j = buildings.tree.query(footprints.points, predicate="dwithin", distance=within_m)
+    own, other = footprints.areas_m2[i], buildings.areas_m2[j]
     alike = np.maximum(own, other) <= max_ratio * np.minimum(own, other)
     i, j = i[alike], j[alike]
-    return i, j, shapely.distance(ours[i], theirs[j])
+    return i, j, buildings.xy[j] - footprints.xy[i]
 
 
 def match_one_to_one(footprint: Ints, building: Ints, worth: Floats, *, n_footprints: int) -> Ints:

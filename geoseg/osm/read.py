@@ -13,6 +13,7 @@ import numpy as np
 import shapely
 
 from geoseg.errors import FormatError, InputNotFoundError
+from geoseg.osm.assemble import areas_only
 from geoseg.osm.extract import read_extract
 from geoseg.osm.mapped import KINDS, Kind, Mapped, kind_of
 from geoseg.osm.overpass import read_overpass
@@ -91,11 +92,9 @@ def frame_to_mapped(
     """
     codes = _codes(frame, kinds)
     shapes = np.asarray(frame.geometry.to_crs(_LONLAT).to_numpy(), object)
-    shapes = shapely.make_valid(shapes, method="structure", keep_collapsed=False)
-    building = codes == KINDS.index("building")
-    areal = np.isin(shapely.get_type_id(shapes), (3, 6))
-    kept = (codes >= 0) & (areal | ~building) & ~shapely.is_empty(shapes)
-    kept &= near.touches(shapely.bounds(shapes))
+    flat = (codes != KINDS.index("building")) & (shapely.get_dimensions(shapes) == 1)
+    shapes[~flat] = areas_only(shapes[~flat])
+    kept = (codes >= 0) & ~shapely.is_missing(shapes) & near.touches(shapely.bounds(shapes))
     return Mapped.of_columns(_ids(frame)[kept].tolist(), codes[kept], shapes[kept])
 
 

@@ -1,0 +1,166 @@
+"""Conflation at the size of a region: a million footprints against a million mapped buildings."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import geopandas as gpd
+import numpy as np
+import osmium
+import shapely
+from osmium.osm.mutable import Node, Way
+from pyproj import Transformer
+
+from benchmarks.peak import peak_bytes
+from benchmarks.rows import Row, at_least, at_most
+from geoseg.osm.rules import ConflateOptions
+from geoseg.stages.conflate import conflate_file
+from geoseg.vector import FootprintWriter
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+N_BUILDINGS = 1_000_000
+UNMAPPED = 0.2
+OFFSET_M = (1.6, -1.2)
+NOISE_M = 0.2
+UTM = "EPSG:32633"
+MOST_SECONDS = 180.0
+MOST_GB = 6.0
+LEAST_RECALL = 0.97
+MOST_ADDED = 0.01
+
+
+def conflation(folder: Path, *, n_buildings: int = N_BUILDINGS) -> list[Row]:
+    """Measure `geoseg conflate --align` from file to file in a process of its own.
+
+    Houses of 8 x 10 m in terraces of three that share walls, in streets turned a little; footprints
+    are these 2 m off with noisy corners, a fifth more of them than are mapped. Reading the .osm.pbf
+    and the .parquet and writing the result are in the figures.
+    """
+    town = terraces(n_buildings * 5 // 4)
+    unmapped = np.random.default_rng(7).random(len(town)) < UNMAPPED
+    write_mapped(folder / "region.osm.pbf", town[~unmapped])
+    write_seen(folder / "seen.parquet", town[:n_buildings])
+    done = _probe(folder)
+    status = gpd.read_parquet(folder / "out.parquet")["osm_status"].to_numpy()
+    new, missing = status == "new", unmapped[:n_buildings]
+    added = float((new & ~missing).sum() / max(1, new.sum()))
+    what = f"{n_buildings:,} footprints against {done['mapped']:,} buildings"
+    about = {"benchmark": "conflation"}
+    return [
+        Row(
+            **about,
+            name=f"seconds, {what}",
+            value=round(done["wall_s"], 1),
+            unit="s",
+            **at_most(MOST_SECONDS),
+            note=f"{done['cpu_s']:.0f} s of CPU; {done['seconds']}",
+        ),
+        Row(
+            **about,
+            name=f"peak memory, {what}",
+            value=round(done["peak_bytes"] / 1e9, 2),
+            unit="GB",
+            **at_most(MOST_GB),
+        ),
+        Row(
+            **about,
+            name="unmapped buildings found as new",
+            value=round(float(new[missing].mean()), 4),
+            **at_least(LEAST_RECALL),
+        ),
+        Row(
+            **about,
+            name="share of new footprints that are mapped",
+            value=round(added, 4),
+            **at_most(MOST_ADDED),
+        ),
+    ]
+
+
+def terraces(n: int) -> NDArray[np.float64]:
+    """Return (n, 4, 2) corners of houses in UTM metres, counterclockwise."""
+    rng = np.random.default_rng(5)
+    side = int(np.ceil(np.sqrt(n / 3)))
+    row, place = np.divmod(np.arange(n) // 3, side)
+    turn = rng.uniform(-0.4, 0.4, side * side)[np.arange(n) // 3]
+    local = np.array([[0, 0], [8, 0], [8, 10], [0, 10]], float) + [8.0, 0] * (
+        np.arange(n) % 3
+    ).reshape(-1, 1, 1)
+    cos, sin = np.cos(turn)[:, None], np.sin(turn)[:, None]
+    x = local[..., 0] * cos - local[..., 1] * sin
+    y = local[..., 0] * sin + local[..., 1] * cos
+    corner = np.c_[500_000 + 45.0 * place, 5_500_000 + 30.0 * row][:, None]
+    return np.asarray(np.stack([x, y], axis=-1) + corner)
+
+
+def write_mapped(path: Path, corners: NDArray[np.float64]) -> None:
+    """Write buildings as OSM has them: terraces share nodes."""
+    transformer = Transformer.from_crs(UTM, "OGC:CRS84", always_xy=True)
+    flat = np.round(corners.reshape(-1, 2), 3)
+    places, ids = np.unique(flat, axis=0, return_inverse=True)
+    lonlat = np.column_stack(transformer.transform(places[:, 0], places[:, 1]))
+    with osmium.SimpleWriter(str(path)) as writer:
+        for i, place in enumerate(lonlat.tolist(), start=1):
+            writer.add_node(Node(id=i, version=1, location=tuple(place)))
+        for i, nodes in enumerate((ids.reshape(-1, 4) + 1).tolist(), start=1):
+            way = Way(id=i, version=1, nodes=[*nodes, nodes[0]], tags={"building": "yes"})
+            writer.add_way(way)
+
+
+def write_seen(path: Path, corners: NDArray[np.float64]) -> None:
+    """Write footprints as a network draws them: noisy, all off by the same."""
+    noise = np.random.default_rng(6).normal(0, NOISE_M, corners.shape)
+    shapes = shapely.polygons(corners + noise + np.array(OFFSET_M))
+    n = len(shapes)
+    frame = gpd.GeoDataFrame(
+        {
+            "id": [f"{i:016x}" for i in range(n)],
+            "label": "building",
+            "score": 0.9,
+            "area_m2": shapely.area(shapes),
+            "n_chips": 1,
+            "scene": "town",
+            "touches_edge": False,
+        },
+        geometry=shapes,
+        crs=UTM,
+    )
+    with FootprintWriter(path, crs=frame.crs) as writer:
+        writer.write(frame)
+
+
+def _probe(folder: Path) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.conflation", str(folder)]
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root)
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    started = time.perf_counter()
+    report = conflate_file(
+        folder / "seen.parquet",
+        [folder / "region.osm.pbf"],
+        folder / "out.parquet",
+        options=ConflateOptions(align=True),
+    )
+    values = {
+        "wall_s": time.perf_counter() - started,
+        "cpu_s": time.process_time(),
+        "peak_bytes": peak_bytes(),
+        "mapped": report.mapped["building"],
+        "seconds": report.seconds,
+    }
+    print(json.dumps(values))
+
+
+if __name__ == "__main__":
+    main()
