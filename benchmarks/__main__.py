@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from benchmarks.cold import cold
+from benchmarks.conflation import conflation
 from benchmarks.data import dedupe, loading
 from benchmarks.efficiency import efficiency
 from benchmarks.evaluation import evaluation
 from benchmarks.exactness import exactness
+from benchmarks.extracts import extracts
 from benchmarks.memory import memory
 from benchmarks.morphology import morphology
 from benchmarks.osmfiles import osm_files
@@ -48,6 +50,8 @@ BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "tta": tta,
     "osm-files": osm_files,
     "regularize": regular,
+    "conflation": conflation,
+    "extracts": extracts,
 }
 
 

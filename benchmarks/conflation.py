@@ -18,6 +18,7 @@ from pyproj import Transformer
 
 from benchmarks.peak import peak_bytes
 from benchmarks.rows import Row, at_least, at_most
+from geoseg.osm import extract
 from geoseg.osm.rules import ConflateOptions
 from geoseg.stages.conflate import conflate_file
 from geoseg.vector import FootprintWriter
@@ -26,12 +27,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 N_BUILDINGS = 1_000_000
-UNMAPPED = 0.2
+FEW = 1_000
 OFFSET_M = (1.6, -1.2)
 NOISE_M = 0.2
 UTM = "EPSG:32633"
 MOST_SECONDS = 180.0
 MOST_GB = 6.0
+MOST_GB_FEW = 1.0
 LEAST_RECALL = 0.97
 MOST_ADDED = 0.01
 
@@ -40,27 +42,31 @@ def conflation(folder: Path, *, n_buildings: int = N_BUILDINGS) -> list[Row]:
     """Measure `geoseg conflate --align` from file to file in a process of its own.
 
     Houses of 8 x 10 m in terraces of three that share walls, in streets turned a little; footprints
-    are these 2 m off with noisy corners, a fifth more of them than are mapped. Reading the .osm.pbf
-    and the .parquet and writing the result are in the figures.
+    are these 2 m off with noisy corners, a fifth of them not mapped. Reading the .osm.pbf and the
+    .parquet and writing the result are in the figures. CPU seconds are judged, as they do not
+    depend on who else uses the machine.
     """
     town = terraces(n_buildings * 5 // 4)
-    unmapped = np.random.default_rng(7).random(len(town)) < UNMAPPED
+    rng = np.random.default_rng(7)
+    unmapped = rng.permutation(len(town)) >= n_buildings
+    seen = np.sort(rng.choice(len(town), n_buildings, replace=False))
     write_mapped(folder / "region.osm.pbf", town[~unmapped])
-    write_seen(folder / "seen.parquet", town[:n_buildings])
-    done = _probe(folder)
-    status = gpd.read_parquet(folder / "out.parquet")["osm_status"].to_numpy()
-    new, missing = status == "new", unmapped[:n_buildings]
+    write_seen(folder / "seen.parquet", town[seen])
+    write_seen(folder / "few.parquet", town[:FEW])
+    done, few = _probe(folder, "seen"), _probe(folder, "few")
+    status = gpd.read_parquet(folder / "out-seen.parquet")["osm_status"].to_numpy()
+    new, missing = status == "new", unmapped[seen]
     added = float((new & ~missing).sum() / max(1, new.sum()))
     what = f"{n_buildings:,} footprints against {done['mapped']:,} buildings"
     about = {"benchmark": "conflation"}
     return [
         Row(
             **about,
-            name=f"seconds, {what}",
-            value=round(done["wall_s"], 1),
+            name=f"CPU seconds, {what}",
+            value=round(done["cpu_s"], 1),
             unit="s",
             **at_most(MOST_SECONDS),
-            note=f"{done['cpu_s']:.0f} s of CPU; {done['seconds']}",
+            note=f"{done['wall_s']:.0f} s by the clock, beside other work: {done['seconds']}",
         ),
         Row(
             **about,
@@ -68,6 +74,14 @@ def conflation(folder: Path, *, n_buildings: int = N_BUILDINGS) -> list[Row]:
             value=round(done["peak_bytes"] / 1e9, 2),
             unit="GB",
             **at_most(MOST_GB),
+        ),
+        Row(
+            **about,
+            name=f"peak memory, {FEW:,} footprints against the same extract, nodes on disk",
+            value=round(few["peak_bytes"] / 1e9, 2),
+            unit="GB",
+            **at_most(MOST_GB_FEW),
+            note=f"{few['mapped']:,} buildings near them",
         ),
         Row(
             **about,
@@ -136,20 +150,22 @@ def write_seen(path: Path, corners: NDArray[np.float64]) -> None:
         writer.write(frame)
 
 
-def _probe(folder: Path) -> dict[str, Any]:
-    command = [sys.executable, "-m", "benchmarks.conflation", str(folder)]
+def _probe(folder: Path, name: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "benchmarks.conflation", str(folder), name]
     root = Path(__file__).resolve().parents[1]
     done = subprocess.run(command, check=True, capture_output=True, text=True, cwd=root)
     return dict(json.loads(done.stdout.splitlines()[-1]))
 
 
 def main() -> None:
-    folder = Path(sys.argv[1])
+    folder, name = Path(sys.argv[1]), sys.argv[2]
+    if name == "few":
+        extract.LARGE_BYTES = 0  # type: ignore[misc] # as if it were of a country
     started = time.perf_counter()
     report = conflate_file(
-        folder / "seen.parquet",
+        folder / f"{name}.parquet",
         [folder / "region.osm.pbf"],
-        folder / "out.parquet",
+        folder / f"out-{name}.parquet",
         options=ConflateOptions(align=True),
     )
     values = {

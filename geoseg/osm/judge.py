@@ -19,7 +19,6 @@ from geoseg.osm.pairs import (
     match_one_to_one,
     near_pairs,
     overlapping_pairs,
-    thickness_m,
 )
 from geoseg.osm.rules import Status
 
@@ -87,7 +86,7 @@ def _meetings(footprints: Shapes, mapped: Mapped, options: ConflateOptions) -> t
     rows = np.flatnonzero(mapped.kinds == KINDS.index("building"))
     buildings = mapped.shapes[rows]
     pairs = overlapping_pairs(footprints, buildings)
-    pairs = pairs.take(pairs.overlap >= options.min_overlap)
+    pairs = pairs.take(_is_real(pairs, options))
     ours, theirs = Centres.of(footprints), Centres.of(buildings)
     i, j, way = near_pairs(ours, theirs, within_m=options.near_m, max_ratio=_LIKE_SIZE)
     matched = match_one_to_one(  # every overlap comes before the nearest neighbour
@@ -96,25 +95,28 @@ def _meetings(footprints: Shapes, mapped: Mapped, options: ConflateOptions) -> t
         np.r_[pairs.iou, -1 - np.hypot(way[:, 0], way[:, 1])],
         n_footprints=len(footprints),
     )
-    counts = ~_is_wall(pairs, footprints, buildings, matched, options.strip_m)
+    overlaps = pairs.take(~_is_wall(pairs, matched, len(buildings), options))
     near = Pairs.apart(i, j).take(matched[i] == j)
-    overlaps = pairs.take(counts)
     return (
         replace(overlaps, mapped=rows[overlaps.mapped]),
         replace(near, mapped=rows[near.mapped]),
     )
 
 
+def _is_real(pairs: Pairs, options: ConflateOptions) -> Bools:
+    """Return which overlaps are more than neighbours drawn into each other."""
+    thick = (pairs.thickness_m > options.touch_m) | (pairs.iou >= options.duplicate_iou)
+    return np.asarray(thick & (pairs.overlap >= options.min_overlap))
+
+
 def _is_wall(
-    pairs: Pairs, footprints: Shapes, buildings: Shapes, matched: NDArray[np.intp], strip_m: float
+    pairs: Pairs, matched: NDArray[np.intp], n_buildings: int, options: ConflateOptions
 ) -> Bools:
     """Return which overlaps are thin ones with a building that another footprint matches."""
-    owned = np.zeros(len(buildings), np.bool_)
+    owned = np.zeros(n_buildings, np.bool_)
     owned[matched[matched >= 0]] = True
-    wall: Bools = owned[pairs.mapped] & (matched[pairs.footprint] != pairs.mapped)
-    i, j = pairs.footprint[wall], pairs.mapped[wall]
-    wall[wall] = thickness_m(shapely.intersection(footprints[i], buildings[j])) <= strip_m
-    return wall
+    foreign = owned[pairs.mapped] & (matched[pairs.footprint] != pairs.mapped)
+    return np.asarray(foreign & (pairs.thickness_m <= options.strip_m))
 
 
 def _is_mapped(

@@ -34,6 +34,8 @@ class Pairs:
     """Intersection over union."""
     overlap: Floats
     """Intersection over the smaller of the two."""
+    thickness_m: Floats
+    """The shorter side of a rectangle with the intersection's area and outline."""
 
     def __len__(self) -> int:
         return len(self.footprint)
@@ -48,7 +50,12 @@ class Pairs:
         nothing = np.zeros(len(footprint))
         shares = nothing if overlap is None else overlap
         return cls(
-            footprint=footprint, mapped=mapped, shared_m2=nothing, iou=nothing, overlap=shares
+            footprint=footprint,
+            mapped=mapped,
+            shared_m2=nothing,
+            iou=nothing,
+            overlap=shares,
+            thickness_m=nothing,
         )
 
     @classmethod
@@ -77,7 +84,8 @@ def overlapping_pairs(footprints: Shapes, buildings: Shapes) -> Pairs:
     """
     # The tree over the buildings, asked in the footprints' order: neighbours stay in cache.
     i, j = shapely.STRtree(buildings).query(footprints, predicate="intersects")
-    shared = shapely.area(shapely.intersection(footprints[i], buildings[j]))
+    both = shapely.intersection(footprints[i], buildings[j])
+    shared = shapely.area(both)
     own, theirs = shapely.area(footprints)[i], shapely.area(buildings)[j]
     with np.errstate(divide="ignore", invalid="ignore"):
         pairs = Pairs(
@@ -86,6 +94,7 @@ def overlapping_pairs(footprints: Shapes, buildings: Shapes) -> Pairs:
             shared_m2=shared,
             iou=np.minimum(shared / (own + theirs - shared), 1),  # rounding goes beyond
             overlap=np.minimum(shared / np.minimum(own, theirs), 1),
+            thickness_m=thickness_m(both),
         )
     return pairs.take(shared > 0)
 

@@ -43,8 +43,10 @@ class ConflateOptions:
     """From this share of it under mapped buildings, there is nothing to add."""
     min_overlap: float = 0.01
     """A smaller share of the smaller area is how neighbours are drawn, not an overlap."""
+    touch_m: float = 0.5
+    """An overlap no thicker than this is how neighbours are drawn, too."""
     strip_m: float = 2.5
-    """An overlap no thicker than this does not count if another footprint is that building."""
+    """Nor does one no thicker than this count if another footprint is that building."""
     near_m: float = 3.0
     """A building of like size with its centre this near may be the same, if none overlaps it."""
     max_offset_m: float = 10.0
@@ -60,7 +62,7 @@ class ConflateOptions:
         for name in ("duplicate_iou", "duplicate_cover", "min_overlap", "water_share"):
             if not 0 < getattr(self, name) <= 1:
                 raise ConfigError(f"{name} must be in (0, 1], got {getattr(self, name)}")
-        for name in ("strip_m", "near_m", "crossing_m"):
+        for name in ("touch_m", "strip_m", "near_m", "crossing_m"):
             if not 0 <= getattr(self, name) <= 100:
                 raise ConfigError(f"{name} must be in [0, 100] metres, got {getattr(self, name)}")
         if not 0.5 <= self.max_offset_m <= 100:
