@@ -11,6 +11,8 @@ from geoseg.cli import options
 from geoseg.osm.formats import SUFFIXES, osm_suffix
 
 OSM_OPTIONS = ("tags", "osm_snap", "max_elements", "max_bbox_km", "upload_allowed")
+TASK_OPTIONS = ("cooperative", "per_task", "task_span", "comment", "source", "hashtags")
+RASTER_OPTIONS = ("mask", "preview", "scene")
 
 
 @click.command("export")
@@ -18,40 +20,76 @@ OSM_OPTIONS = ("tags", "osm_snap", "max_elements", "max_bbox_km", "upload_allowe
 @options.output_option
 @options.raster_outputs
 @click.option("--scene", metavar="FILE", help="Scene of mask and preview, if not the recorded one.")
+@options.status_option
+@options.against_option(required=False)
+@options.align_option
 @options.osm_options
+@click.option(
+    "--format", "kind", type=click.Choice(["maproulette"]), help="Tasks, one a line: .geojsonl."
+)
+@options.task_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(footprints: Path, **parameters: Any) -> int:
     """Write FOOTPRINTS in another format, with a mask of ids and a preview on request.
 
     The output's extension chooses: .geojson .geojsonl .gpkg .fgb .parquet .shp .pmtiles, or for
     OpenStreetMap .osm (JOSM) .osm.pbf .osc .osc.gz
-    """
-    from geoseg.cli.report import finish
 
-    as_json = parameters["as_json"]
+    With --against, only what is not mapped there yet is written.
+    """
+    if parameters["kind"] == "maproulette":
+        return _tasks(footprints, parameters)
+    _refuse(parameters, TASK_OPTIONS, "only for --format maproulette")
     if osm_suffix(parameters["output"]):
         return _osm(footprints, parameters)
     _refuse(parameters, OSM_OPTIONS, f"only for outputs in {' '.join(SUFFIXES)}")
     plan = options.make_plan(parameters)
+    chosen = parameters["statuses"] or parameters["against"] or parameters["conflate__align"]
+    selection = options.make_selection(parameters) if chosen else None
 
+    from geoseg.cli.report import finish
     from geoseg.stages.export import export
 
-    tally = export(footprints, plan, scene_path=parameters["scene"])
-    return finish(tally, plan.paths, as_json=as_json)
+    tally = export(footprints, plan, scene_path=parameters["scene"], selection=selection)
+    return finish(tally, plan.paths, as_json=parameters["as_json"])
 
 
 def _osm(footprints: Path, parameters: dict[str, Any]) -> int:
-    _refuse(parameters, ("mask", "preview", "scene"), "not for OSM files, export twice")
+    _refuse(parameters, RASTER_OPTIONS, "not for OSM files, export twice")
     if osm_suffix(parameters["output"]) != ".osm":
         _refuse(parameters, ("upload_allowed",), "only for JOSM's files, .osm")
     from geoseg.cli.report import finish
     from geoseg.stages.osm_export import check_osm_output, export_osm
 
     chosen = options.make_osm_options(parameters)
+    selection = options.make_selection(parameters)
     with options.wrong_use():
         check_osm_output(parameters["output"])
-    done = export_osm(footprints, parameters["output"], chosen)
-    return finish(done.tally, done.paths, as_json=parameters["as_json"])
+    done = export_osm(footprints, parameters["output"], chosen, selection=selection)
+    about = {"left_out": done.left_out} if done.left_out else {}
+    return finish(done.tally, done.paths, as_json=parameters["as_json"], about=about)
+
+
+def _tasks(footprints: Path, parameters: dict[str, Any]) -> int:
+    _refuse(parameters, RASTER_OPTIONS, "not for tasks, export twice")
+    files_only = ("max_elements", "max_bbox_km", "upload_allowed")
+    _refuse(parameters, files_only, f"only for outputs in {' '.join(SUFFIXES)}")
+    if not parameters["cooperative"]:
+        _refuse(parameters, ("tags", "osm_snap"), "only for --cooperative tasks")
+    from geoseg.cli.report import finish
+    from geoseg.stages.osm_tasks import export_tasks
+
+    output = parameters["output"]
+    done = export_tasks(
+        footprints,
+        output,
+        options.make_task_options(parameters),
+        selection=options.make_selection(parameters),
+        objects=options.make_osm_options(parameters) if parameters["cooperative"] else None,
+    )
+    about: dict[str, Any] = {"tasks": done.n_tasks}
+    about |= {"left_out": done.left_out} if done.left_out else {}
+    return finish(done.tally, [output], as_json=parameters["as_json"], about=about)
 
 
 def _refuse(parameters: dict[str, Any], names: tuple[str, ...], why: str) -> None:

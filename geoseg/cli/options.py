@@ -18,8 +18,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
     from geoseg.config import Config
+    from geoseg.osm.tasks import TaskOptions
     from geoseg.stages.export import OutputPlan
     from geoseg.stages.osm_export import OsmOptions
+    from geoseg.stages.selection import Selection
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
@@ -84,6 +86,22 @@ class LeastArea(click.ParamType[dict[str, float]]):
         if least.is_px:
             return {"polygonize.min_area_px": least.value}
         return {"polygonize.min_area_m2": least.value, "polygonize.min_area_px": 0.0}
+class Statuses(click.ParamType[tuple[Any, ...]]):
+    """`new,overlaps`, or `all`."""
+
+    name = "STATUS,...|all"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
+        """Split at commas."""
+        from geoseg.osm.rules import Status
+
+        if value == "all":
+            return tuple(Status)
+        try:
+            return tuple(Status(part.strip()) for part in str(value).split(","))
+        except ValueError:
+            known = ", ".join(Status)
+            self.fail(f"must be all, or some of {known}; got {value!r}", param, ctx)
 
 
 class Names(click.ParamType[tuple[str, ...]]):
@@ -338,6 +356,22 @@ def against_option(*, required: bool) -> Callable[[F], F]:
     )
 
 
+status_option = click.option(
+    "--status",
+    "statuses",
+    type=Statuses(),
+    help="What of a conflated file is written [OSM files and tasks: new; other formats: all].",
+)
+task_options = _all(
+    click.option("--cooperative", is_flag=True, help="Tasks carry their objects as osmChange."),
+    click.option(
+        "--per-task", type=int, metavar="N", help="Most footprints of a task, by place [1]."
+    ),
+    click.option("--task-span", type=float, metavar="M", help="Longest side of a task [500]."),
+    click.option("--comment", help="Changeset comment that JOSM is to propose."),
+    click.option("--source", help="Changeset source that JOSM is to propose: the imagery."),
+    click.option("--hashtags", help="Changeset hashtags that JOSM is to propose."),
+)
 output_option = click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to write."
 )
@@ -388,6 +422,32 @@ def make_osm_options(parameters: dict[str, Any]) -> OsmOptions:
             max_bbox_km=parameters["max_bbox_km"],
             upload_allowed=parameters["upload_allowed"],
         )
+
+
+def make_selection(parameters: dict[str, Any]) -> Selection:
+    """Return which footprints a call wants."""
+    from geoseg.stages.selection import Selection
+
+    if parameters["conflate__align"] and not parameters["against"]:
+        raise click.UsageError("--align needs --against, what is mapped")
+    return Selection(
+        statuses=parameters["statuses"],
+        against=parameters["against"],
+        options=make_config(parameters).conflate,
+    )
+
+
+def make_task_options(parameters: dict[str, Any]) -> TaskOptions:
+    """Return how a call wants its tasks."""
+    from geoseg.osm.tasks import TaskOptions
+
+    given = {
+        "per_task": parameters["per_task"],
+        "span_m": parameters["task_span"],
+        **{name: parameters[name] for name in ("comment", "source", "hashtags")},
+    }
+    with wrong_use():
+        return TaskOptions(**{name: value for name, value in given.items() if value is not None})
 
 
 def make_plans(scenes: Sequence[str], parameters: dict[str, Any]) -> list[OutputPlan]:

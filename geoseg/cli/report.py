@@ -111,8 +111,17 @@ def _lines(values: dict[str, Any], indent: str) -> Iterator[str]:
             yield f"{indent}{name}: {format(value, '.4g') if isinstance(value, float) else value}"
 
 
-def finish(tally: Tally, outputs: list[Path], *, as_json: bool) -> int:
-    """Print the closing summary; return the exit code."""
+def finish(
+    tally: Tally, outputs: list[Path], *, as_json: bool, about: dict[str, Any] | None = None
+) -> int:
+    """Print the closing summary; return the exit code.
+
+    Args:
+        tally: What was counted.
+        outputs: What was written.
+        as_json: As JSON.
+        about: More facts of this verb; dicts of counts, and numbers.
+    """
     summary = tally.summary()
     code = EXIT_PARTIAL if tally.failed else 0
     for name, reason in tally.failed[:FAILURES_SHOWN]:
@@ -121,10 +130,18 @@ def finish(tally: Tally, outputs: list[Path], *, as_json: bool) -> int:
         click.echo(f"... and {len(tally.failed) - FAILURES_SHOWN} more", err=True)
     if as_json:
         paths = [str(path) for path in outputs]
-        click.echo(json.dumps({"exit_code": code, "outputs": paths, **summary}))
+        click.echo(json.dumps({"exit_code": code, "outputs": paths, **summary, **(about or {})}))
     else:
-        click.echo(_text(summary, outputs))
+        click.echo("\n".join([_text(summary, outputs), *_about(about or {})]))
     return code
+
+
+def _about(facts: dict[str, Any]) -> Iterator[str]:
+    for name, value in facts.items():
+        counts = value.items() if isinstance(value, dict) else [("", value)]
+        if counts:
+            words = ", ".join(f"{count} {what}".strip() for what, count in counts)
+            yield f"{name.replace('_', ' ')}: {words}"
 
 
 def _text(summary: dict[str, Any], outputs: list[Path]) -> str:

@@ -54,8 +54,8 @@ def write_tasks(
         footprints: With the columns of footprints, in any CRS.
         shapes_m: (N,) the same polygons in metres.
         options: What makes a task.
-        changes: Gives the osmChange document that creates the footprints of some rows; makes the
-            tasks cooperative.
+        changes: Gives the osmChange document that creates the footprints of some rows, empty where
+            it creates nothing; makes the tasks cooperative.
 
     Returns:
         How many tasks there are.
@@ -95,8 +95,8 @@ def _tasks(
             for i in rows.tolist()
         ]
         task: dict[str, Any] = {"type": "FeatureCollection", "features": features}
-        if changes is not None:
-            task["cooperativeWork"] = _cooperative(changes(rows))
+        if changes is not None and (document := changes(rows)):
+            task["cooperativeWork"] = _cooperative(document)
         yield task
 
 

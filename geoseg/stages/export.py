@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, Self
@@ -26,6 +27,7 @@ from geoseg.preview import draw_preview
 from geoseg.raster import MaskWriter, Scene, rasterize_footprints
 from geoseg.stages.base import Tally
 from geoseg.stages.neighbours import settled_footprints
+from geoseg.stages.selection import selected
 from geoseg.stages.staging import Staging, check_apart, check_new_file, output_errors
 from geoseg.stages.store import Origin
 from geoseg.vector import FootprintWriter, Spool, check_output, footprints_info, read_footprints
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
 
     from geoseg.config import Config
     from geoseg.grid import Window
+    from geoseg.stages.selection import Selection
 
 MaskKind = Literal["ids", "probability"]
 
@@ -242,13 +245,20 @@ def draw(path: Path, footprints: gpd.GeoDataFrame, scene: Scene) -> None:
     draw_preview(image, grid, footprints, path=path)
 
 
-def export(footprints: Path, plan: OutputPlan, *, scene_path: str | None = None) -> Tally:
+def export(
+    footprints: Path,
+    plan: OutputPlan,
+    *,
+    scene_path: str | None = None,
+    selection: Selection | None = None,
+) -> Tally:
     """Write a footprints file in another format, with a mask and a picture on request.
 
     Args:
         footprints: A file of footprints.
         plan: What is to be written.
         scene_path: The scene for mask and picture, where the file does not name it.
+        selection: Which footprints are written; by default all.
 
     Raises:
         GeosegError: The input is damaged, the scene is needed and not known, or an output cannot
@@ -263,6 +273,10 @@ def export(footprints: Path, plan: OutputPlan, *, scene_path: str | None = None)
     if origin is not None:
         check_apart(plan.paths, [origin.scene_path])
     tally = Tally()
+    frames = read_footprints(footprints)
+    if selection is not None:
+        check_apart(plan.paths, selection.against)
+        frames = selected(footprints, selection, left_out=Counter())
     kept: list[gpd.GeoDataFrame] = []
     with (
         Staging() as staging,
@@ -274,7 +288,7 @@ def export(footprints: Path, plan: OutputPlan, *, scene_path: str | None = None)
         ) as writer,
         staging.naming(),
     ):
-        for frame in read_footprints(footprints):
+        for frame in frames:
             writer.write(frame)
             tally.footprints += len(frame)
             if origin is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,8 +20,9 @@ from geoseg.osm.snap import MAX_SNAP_M, snap
 from geoseg.osm.tags import TagTemplate
 from geoseg.stages.base import Tally
 from geoseg.stages.export import footprints_origin
+from geoseg.stages.selection import Selection, selected
 from geoseg.stages.staging import Staging, check_apart, check_new_file
-from geoseg.vector import footprints_info, read_footprints
+from geoseg.vector import footprints_info
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -87,9 +88,17 @@ class OsmExport:
 
     paths: list[Path]
     tally: Tally
+    left_out: dict[str, int] = field(default_factory=dict)
+    """Footprints that were not written, by what they are to the map."""
 
 
-def export_osm(footprints: Path, output: Path, options: OsmOptions | None = None) -> OsmExport:
+def export_osm(
+    footprints: Path,
+    output: Path,
+    options: OsmOptions | None = None,
+    *,
+    selection: Selection | None = None,
+) -> OsmExport:
     """Write a footprints file as OSM objects.
 
     Args:
@@ -97,16 +106,21 @@ def export_osm(footprints: Path, output: Path, options: OsmOptions | None = None
         output: Ends in .osm, .osm.pbf, .osc or .osc.gz. Several files are called
             `name-001.osc` and so on.
         options: Tags, snapping and limits.
+        selection: Which footprints are written, and what they are compared with before.
 
     Raises:
         GeosegError: The input is damaged or an output cannot be written; nothing is left behind.
     """
+    selection = selection or Selection()
     check_osm_output(output)
-    check_apart([output], [footprints])
+    check_apart([output], [footprints, *selection.against])
     origin = footprints_origin(footprints)
     model = str(origin.model.get("name", "")) if origin else ""
     crs = footprints_info(footprints).crs
-    return write_frames(read_footprints(footprints), crs, output, options, model=model)
+    left_out = Counter[str]()
+    frames = selected(footprints, selection, left_out=left_out, scratch=output.resolve().parent)
+    done = write_frames(frames, crs, output, options, model=model)
+    return replace(done, left_out=dict(left_out))
 
 
 def check_osm_output(output: Path) -> None:
@@ -142,7 +156,7 @@ def write_frames(
     options = options or OsmOptions()
     tally = Tally()
     with tally.timed("read"):
-        outlines, tags = _gather(frames, crs, options.tags, model)
+        outlines, tags = gather(frames, crs, options.tags, model)
     with tally.timed("snap"):
         snapped = snap(outlines, tolerance_m=options.snap_m)
     if len(snapped.overlapping):
@@ -158,10 +172,17 @@ def write_frames(
     return OsmExport(paths=paths, tally=tally)
 
 
-def _gather(
+def gather(
     frames: Iterable[GeoDataFrame], crs: CRS, template: TagTemplate, model: str
 ) -> tuple[Outlines, list[Tags]]:
-    """Return the outlines of all footprints and the tags of each; warn of what was left out."""
+    """Return the outlines of all footprints and the tags of each; warn of what was left out.
+
+    Args:
+        frames: Footprints.
+        crs: Their CRS.
+        template: What becomes their tags.
+        model: What `{model}` stands for.
+    """
     parts: list[Outlines] = []
     tags: list[Tags] = []
     counts: list[int] = []
