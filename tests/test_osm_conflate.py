@@ -20,7 +20,12 @@ from geoseg.osm.ground import ground_frame, moved
 from geoseg.osm.judge import judge
 from geoseg.osm.mapped import KINDS, Kind, Mapped
 from geoseg.osm.offset import estimate_offset
-from geoseg.osm.pairs import Centres, match_one_to_one, overlapping_pairs, thickness_m
+from geoseg.osm.pairs import (
+    Centres,
+    match_one_to_one,
+    overlapping_pairs,
+    thickness_m,
+)
 from geoseg.osm.read import read_mapped
 from geoseg.osm.review import write_review
 from geoseg.osm.rules import REVIEWED, ConflateOptions, Status
@@ -118,6 +123,16 @@ def test_what_crosses_and_what_stands_in_water() -> None:
     assert statuses([HOUSE], corner) == ["crosses-road"]
     touched = mapped_of(shapely.LineString([(9.6, -5), (10.1, 0.2), (20, 20)]), kind="road")
     assert statuses([HOUSE], touched) == ["new"]
+
+
+def test_outlines_that_cross_themselves_are_compared_as_well() -> None:
+    bowtie = shapely.Polygon([(0, 0), (10, 10), (10, 0), (0, 10)])
+    frame = ground_frame(np.array([shapely.Point(15, 50)]))
+    town = gpd.GeoDataFrame(geometry=[bowtie, shifted(HOUSE, 50)], crs=frame)
+    lonlat = moved(np.array([HOUSE, shifted(bowtie, 50)], object), frame, "EPSG:4326")
+    found = conflate(town, mapped_of(*lonlat))
+    assert found.footprints["osm_status"].tolist() == ["duplicate", "overlaps"]
+    assert statuses([HOUSE, shapely.Polygon()], mapped_of(shifted(HOUSE, 30))) == ["new", "duplicate"]
 
 
 def test_buildings_come_before_roads() -> None:

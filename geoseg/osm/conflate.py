@@ -18,7 +18,7 @@ from geoseg.osm.ground import ground_frame, moved
 from geoseg.osm.judge import Verdicts, judge
 from geoseg.osm.near import Near
 from geoseg.osm.offset import MOST_VOTERS, estimate_offset
-from geoseg.osm.pairs import Centres
+from geoseg.osm.pairs import Centres, mended
 from geoseg.osm.rules import ConflateOptions, Status
 from geoseg.vector.geojson import WGS84, to_lonlat
 
@@ -71,7 +71,7 @@ def conflate(
     """Compare footprints with what is mapped.
 
     Args:
-        footprints: Valid polygons in any CRS. Where there is a column `scene`, each scene has an
+        footprints: Polygons in any CRS. Where there is a column `scene`, each scene has an
             offset of its own.
         mapped: Buildings, and whatever else is to be checked against; see `read_mapped`.
         options: Thresholds, and whether to align.
@@ -94,8 +94,8 @@ def conflate(
         nothing = judge(_shapes(footprints), mapped, options)
         return _conflation(footprints, mapped, nothing, {})
     frame = ground_frame(to_lonlat(_shapes(footprints), footprints.crs))
-    shapes = moved(_shapes(footprints), footprints.crs, frame)
-    there = replace(mapped, shapes=moved(mapped.shapes, CRS(WGS84), frame))
+    shapes = mended(moved(_shapes(footprints), footprints.crs, frame))
+    there = replace(mapped, shapes=mended(moved(mapped.shapes, CRS(WGS84), frame)))
     offsets = _offsets(footprints, shapes, there, options)
     if options.align:
         shapes = _shifted(footprints, shapes, offsets)

@@ -134,9 +134,8 @@ def _is_mapped(
     starts = np.searchsorted(overlaps.footprint, doubtful)
     ends = np.searchsorted(overlaps.footprint, doubtful + 1)
     for i, start, end in zip(doubtful, starts, ends, strict=True):
-        above = shapely.union_all(mapped.shapes[overlaps.mapped[start:end]])
-        shared = shapely.area(shapely.intersection(footprints[i], above))
-        covered[i] = shared >= options.duplicate_cover * area[i]
+        shared = shapely.intersection(mapped.shapes[overlaps.mapped[start:end]], footprints[i])
+        covered[i] = shapely.union_all(shared).area >= options.duplicate_cover * area[i]
     return np.concatenate([alike, np.flatnonzero(covered)])
 
 

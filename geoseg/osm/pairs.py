@@ -99,6 +99,14 @@ def overlapping_pairs(footprints: Shapes, buildings: Shapes) -> Pairs:
     return pairs.take(shared > 0)
 
 
+def mended(shapes: Shapes) -> Shapes:
+    """Return (N,) valid shapes: what crosses itself becomes what it encloses."""
+    invalid = np.flatnonzero(~shapely.is_valid(shapes))
+    valid = np.array(shapes, object)
+    valid[invalid] = shapely.make_valid(valid[invalid], method="structure", keep_collapsed=False)
+    return valid
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Centres:
     """Where some polygons are and how large, without their outlines."""
@@ -115,11 +123,13 @@ class Centres:
 
     @classmethod
     def of(cls, shapes: Shapes) -> Centres:
-        """Describe (N,) polygons in metres that are not empty."""
+        """Describe (N,) polygons in metres; empty ones are nowhere."""
         points = np.asarray(shapely.centroid(shapes), object)
+        xy = np.full((len(points), 2), np.nan)
+        xy[~shapely.is_empty(points)] = shapely.get_coordinates(points)
         return cls(
             points=points,
-            xy=shapely.get_coordinates(points),
+            xy=xy,
             areas_m2=shapely.area(shapes),
             tree=shapely.STRtree(points),
         )
