@@ -132,7 +132,10 @@ def test_outlines_that_cross_themselves_are_compared_as_well() -> None:
     lonlat = moved(np.array([HOUSE, shifted(bowtie, 50)], object), frame, "EPSG:4326")
     found = conflate(town, mapped_of(*lonlat))
     assert found.footprints["osm_status"].tolist() == ["duplicate", "overlaps"]
-    assert statuses([HOUSE, shapely.Polygon()], mapped_of(shifted(HOUSE, 30))) == ["new", "duplicate"]
+    assert statuses([HOUSE, shapely.Polygon()], mapped_of(shifted(HOUSE, 30))) == [
+        "new",
+        "duplicate",
+    ]
 
 
 def test_buildings_come_before_roads() -> None:

@@ -75,7 +75,7 @@ def read_or_refuse(path: Path) -> tuple[Mapped, str]:
     """Return what is read, or nothing and why."""
     try:
         return read_mapped(path, EVERYWHERE, kinds=KINDS), ""
-    except FormatError as error:
+    except (FormatError, VectorError) as error:
         return Mapped.of_columns([], [], []), str(error)
 
 

@@ -274,6 +274,6 @@ def _places(path: Path, scratch: Path | None) -> Iterator[_Places]:
 def _as_format_error(path: Path) -> Iterator[None]:
     try:
         yield
-    except RuntimeError as error:
+    except (RuntimeError, osmium.InvalidLocationError, UnicodeDecodeError) as error:
         reason = " ".join(str(error).split())[:200]
         raise FormatError(f"{path} is torn or no OSM file: {reason}") from error
