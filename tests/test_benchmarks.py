@@ -14,9 +14,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from benchmarks import __main__ as program
 from benchmarks import efficiency, peers, real, stitching
 from benchmarks import regularize as outlines
+from benchmarks import extracts as towns
 from benchmarks import tta as views
 from benchmarks.clock import Times, interleave
 from benchmarks.cold import cold
+from benchmarks.conflation import conflation
 from benchmarks.data import dedupe, loading
 from benchmarks.evaluation import evaluation
 from benchmarks.exactness import exactness, painted_outlines
@@ -187,6 +189,20 @@ def test_loading_and_dedupe_run(tmp_path):
     rows = dedupe(tmp_path, n_towns=1)
     check_rows(rows, "dedupe")
     assert all(row.met for row in rows if row.comparison == "==")
+
+
+def test_conflation_runs_and_finds_what_is_missing(tmp_path):
+    rows = conflation(tmp_path, n_buildings=400)
+    check_rows(rows, "conflation")
+    assert all(row.met for row in rows)
+
+
+def test_extracts_run_or_say_why_not(tmp_path, monkeypatch):
+    monkeypatch.setattr(towns, "SEEDS", 1)
+    check_rows(towns.extracts(tmp_path), "extracts")
+    monkeypatch.setattr(towns, "EXTRACTS", tmp_path / "absent")
+    (row,) = towns.extracts(tmp_path)
+    assert (row.value, row.note) == (None, towns.NOT_HERE)
 
 
 def test_evaluation_runs(tmp_path):
