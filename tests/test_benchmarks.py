@@ -13,8 +13,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import __main__ as program
 from benchmarks import efficiency, peers, real, stitching
-from benchmarks import regularize as outlines
 from benchmarks import extracts as towns
+from benchmarks import regularize as outlines
 from benchmarks import tta as views
 from benchmarks.clock import Times, interleave
 from benchmarks.cold import cold

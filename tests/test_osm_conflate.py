@@ -119,6 +119,10 @@ def test_what_crosses_and_what_stands_in_water() -> None:
         assert statuses([HOUSE], mapped_of(road, kind=kind)) == [status]  # type: ignore[arg-type]
     lake = mapped_of(shapely.box(5, 0, 90, 90), kind="water")
     assert statuses([HOUSE, shifted(HOUSE, -4.5)], lake) == ["in-water", "new"]
+    pieces = [shapely.box(9.2, 0, 90, 6), shapely.box(9.2, 6, 90, 90)]  # 8% of the house
+    assert statuses([HOUSE], mapped_of(*pieces, kind="water")) == ["new"]
+    pieces = [shapely.transform(piece, lambda xy: xy - [0.5, 0]) for piece in pieces]  # 13%
+    assert statuses([HOUSE], mapped_of(*pieces, kind="water")) == ["in-water"]
     corner = mapped_of(shapely.LineString([(9.5, -5), (10.5, 5), (9.8, 0)]), kind="road")
     assert statuses([HOUSE], corner) == ["crosses-road"]
     touched = mapped_of(shapely.LineString([(9.6, -5), (10.1, 0.2), (20, 20)]), kind="road")

@@ -199,7 +199,14 @@ def test_only_what_is_near_is_kept(document: Path) -> None:
     assert len(read_mapped(document, far, kinds=KINDS)) == 0
     nowhere = Near.of(np.array([], object), margin_m=10)
     assert len(read_mapped(document, nowhere, kinds=KINDS)) == 0
-    assert nowhere.total_bounds() is None
+
+
+def test_batches_do_not_matter(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    known = read_mapped(document, EVERYWHERE, kinds=KINDS)
+    monkeypatch.setattr(extract, "_BATCH", 2)
+    again = read_mapped(document, EVERYWHERE, kinds=KINDS)
+    assert again.ids.tolist() == known.ids.tolist()
+    assert same_places(again, known)
 
 
 def test_places_of_nodes_on_disk_give_the_same(

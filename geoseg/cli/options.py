@@ -86,6 +86,8 @@ class LeastArea(click.ParamType[dict[str, float]]):
         if least.is_px:
             return {"polygonize.min_area_px": least.value}
         return {"polygonize.min_area_m2": least.value, "polygonize.min_area_px": 0.0}
+
+
 class Statuses(click.ParamType[tuple[Any, ...]]):
     """`new,overlaps`, or `all`."""
 

@@ -140,15 +140,19 @@ def _is_mapped(
 
 
 def _met(footprints: Shapes, others: Shapes, options: ConflateOptions, *, areal: bool) -> Pairs:
-    """Return which footprints lie in areas, or are crossed by lines, for more than is allowed."""
+    """Return which footprints lie in areas, or are crossed by lines, for more than is allowed.
+
+    All areas count together, and all lines: maps cut lakes and roads in pieces.
+    """
     i, j = shapely.STRtree(others).query(footprints, predicate="intersects")
     shared = shapely.intersection(footprints[i], others[j])
-    if not areal:
-        crossing = shapely.length(shared) > options.crossing_m
-        return Pairs.apart(i[crossing], j[crossing])
-    share = shapely.area(shared) / shapely.area(footprints[i])
-    inside = share > options.water_share
-    return Pairs.apart(i[inside], j[inside], overlap=share[inside])
+    if areal:
+        inside, limit = shapely.area(shared) / shapely.area(footprints[i]), options.water_share
+    else:
+        inside, limit = shapely.length(shared), options.crossing_m
+    total = np.bincount(i, inside, len(footprints))
+    met = (total[i] > limit) & (inside > 0)
+    return Pairs.apart(i[met], j[met], overlap=inside[met] if areal else None)
 
 
 def _areal(mapped: Mapped) -> Bools:

@@ -60,13 +60,6 @@ class Near:
         found[finite[hits]] = True
         return found
 
-    def total_bounds(self) -> tuple[float, float, float, float] | None:
-        """Return west, south, east, north of all places together; None where there are none."""
-        if not len(self.tree.geometries):
-            return None
-        west, south, east, north = shapely.total_bounds(self.tree.geometries).tolist()
-        return west, south, east, north
-
 
 def _bounds(lonlat: NDArray[Any]) -> NDArray[np.float64]:
     """Return bounds with east beyond 180 where a geometry's parts lie on both sides of it."""

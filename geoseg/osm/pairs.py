@@ -118,9 +118,6 @@ class Centres:
     areas_m2: Floats
     tree: shapely.STRtree
 
-    def __len__(self) -> int:
-        return len(self.points)
-
     @classmethod
     def of(cls, shapes: Shapes) -> Centres:
         """Describe (N,) polygons in metres; empty ones are nowhere."""
