@@ -305,6 +305,7 @@ def test_vector_files_hold_buildings_unless_they_say_otherwise(tmp_path: Path) -
     ("name", "data", "error", "words"),
     [
         ("absent.osm", None, InputNotFoundError, "does not exist"),
+        ("absent.geojson", None, InputNotFoundError, "does not exist"),
         ("a.osm", b"", FormatError, "torn or no OSM file"),
         ("a.osm", b"<osm version='0.6'><node", FormatError, "torn or no OSM file"),
         ("a.osm.pbf", b"rubbish", FormatError, "torn or no OSM file"),
@@ -335,6 +336,13 @@ def test_bad_files_are_one_clear_line(
     with pytest.raises(error, match=words) as refused:
         read_mapped(path, EVERYWHERE)
     assert "\n" not in str(refused.value)
+    assert name in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["https://here.org/region.osm.pbf", "/vsicurl/x/answer.json"])
+def test_what_lies_elsewhere_is_to_be_downloaded(name: str) -> None:
+    with pytest.raises(InputNotFoundError, match="download it first") as refused:
+        read_mapped(name, EVERYWHERE)
     assert name in str(refused.value)
 
 

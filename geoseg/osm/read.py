@@ -61,10 +61,13 @@ def read_mapped(
         VectorError: A vector file is unreadable or empty.
     """
     source = Path(path)
-    if not source.is_file() and "://" not in str(path) and not str(path).startswith("/vsi"):
-        raise InputNotFoundError(f"{source} does not exist: check the path")
     suffixes = [suffix.lower() for suffix in source.suffixes]
     extension = ([suffix for suffix in suffixes if suffix not in _PACKED] or [""])[-1]
+    remote = "://" in str(path) or str(path).startswith("/vsi")
+    if remote and extension in {*_OSM, ".json"}:
+        raise InputNotFoundError(f"{path} must lie on this machine: download it first")
+    if not remote and not source.is_file():
+        raise InputNotFoundError(f"{source} does not exist: check the path")
     if {*suffixes[-3:]} & {*_CHANGES}:
         raise FormatError(
             f"{source} holds changes or history: give the data itself, such as region.osm.pbf"

@@ -74,6 +74,7 @@ def _of_status(
     frames: Iterator[GeoDataFrame], wanted: list[str], left_out: Counter[str]
 ) -> Iterator[GeoDataFrame]:
     for frame in frames:
-        taken = frame["osm_status"].isin(wanted)
-        left_out.update(frame["osm_status"][~taken].tolist())
+        status = frame["osm_status"].fillna("unknown")  # drawn by hand in the meantime
+        taken = status.isin(wanted)
+        left_out.update(status[~taken].tolist())
         yield frame[taken]
