@@ -267,6 +267,7 @@ def test_a_rerun_redoes_only_what_reads_what_changed(tmp_path: Path) -> None:
         {"stitch__agree_iou": 0.5},
         {"model__score": 0.6},
         {"morphology__dilate": 1},
+        {"regularize__enabled": True},
     ]
     for change in changed:
         map_blocks(scene, tmp_path / "b.parquet", config(**keep, **change))
