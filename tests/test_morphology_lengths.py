@@ -33,6 +33,8 @@ from geoseg.morphology.lengths import MAX_RADIUS_PX
         ("3x3", 1),
         ("5x5", 2),
         ("0m", 0),
+        ("2.", 2),
+        ("6e-1m", 2),
     ],
 )
 def test_lengths_come_to_pixels(text: str | float, px: float) -> None:
@@ -41,7 +43,7 @@ def test_lengths_come_to_pixels(text: str | float, px: float) -> None:
 
 @pytest.mark.parametrize(
     ("text", "px"),
-    [("14px", 14), ("14 px", 14), ("4.5m2", 50), ("4.5m²", 50), (0, 0), ("0", 0)],
+    [("14px", 14), ("1.4e1 px", 14), ("4.5m2", 50), ("4.5m²", 50), (0, 0), ("0", 0)],
 )
 def test_areas_come_to_pixels(text: str | float, px: float) -> None:
     assert parse_area(text, name="min_area").to_px(0.09, name="min_area") == pytest.approx(px)
@@ -60,7 +62,8 @@ def test_areas_come_to_pixels(text: str | float, px: float) -> None:
         ("2m2", "2px or 0.6m"),
         ("px", "2px or 0.6m"),
         ("", "2px or 0.6m"),
-        ("1e3", "2px or 0.6m"),
+        ("1e3", "at most"),
+        ("1e", "2px or 0.6m"),
         ("nan", "2px or 0.6m"),
         (float("inf"), "2px or 0.6m"),
         ("٢px", "2px or 0.6m"),
@@ -70,7 +73,8 @@ def test_areas_come_to_pixels(text: str | float, px: float) -> None:
         ("3x5", "as high as wide"),
         ("999x999", "at most"),
         (65, "at most"),
-        ("9999999999px", "2px or 0.6m"),
+        ("9999999999px", "at most"),
+        ("1e999px", "2px or 0.6m"),
     ],
 )
 def test_bad_lengths_are_refused_in_one_line(text: str | float, needle: str | None) -> None:

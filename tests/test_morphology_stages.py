@@ -72,6 +72,7 @@ def found(tmp_path: Path) -> Path:
         (("--open", "4", "--element", "square", "--set", "morphology.restore=false"), [40]),
         (("--min-area", "9m2"), [6, 40]),
         (("--min-area", "10"), [40]),
+        (("--min-area", "1e1"), [40]),
         (("--min-area", "35px"), [6, 40]),
         (("--min-area", "37px"), [40]),
         (("--min-area", "10", "--set", "polygonize.min_area_px=2"), [40]),

@@ -15,7 +15,9 @@ from geoseg.errors import ConfigError
 MAX_RADIUS_PX: Final = 64.0
 """Larger radii would pass buildings, and most of a chip."""
 
-_NUMBER: Final = r"(?P<value>[0-9]{1,9}(?:\.[0-9]{1,9})?|\.[0-9]{1,9})"
+_NUMBER: Final = (
+    r"(?P<value>(?:[0-9]{1,20}(?:\.[0-9]{0,20})?|\.[0-9]{1,20})(?:[eE][+-]?[0-9]{1,2})?)"
+)
 _LENGTH: Final = re.compile(rf"{_NUMBER}\s*(?P<unit>px|m)?")
 _KERNEL: Final = re.compile(r"([0-9]{1,4})x([0-9]{1,4})")
 _AREA: Final = re.compile(rf"{_NUMBER}\s*(?P<unit>px|m2|m²)?")
