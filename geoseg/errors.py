@@ -56,6 +56,22 @@ class ClusterError(GeosegError, ConnectionError):
     """A Dask cluster cannot be reached, is lost on the way or does not fit."""
 
 
+class ServerError(GeosegError, ConnectionError):
+    """An OpenStreetMap server cannot be used: its address, its answer, or what it holds."""
+
+
+class LostReplyError(ServerError):
+    """A request got no answer, or a broken one: whether it was carried out is not known."""
+
+
+class RefusedError(ServerError):
+    """The server said no: nothing of the request was carried out."""
+
+    def __init__(self, message: str, *, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 class MissingExtraError(GeosegError, ImportError):
     """An optional package is not installed; the message names the extra that brings it."""
 

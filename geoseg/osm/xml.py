@@ -56,12 +56,19 @@ def osm_xml(data: OsmData, *, generator: str) -> Iterator[str]:
     yield "</osm>\n"
 
 
-def change_xml(data: OsmData, *, generator: str) -> Iterator[str]:
-    """Yield the text of an osmChange file that creates everything."""
+def change_xml(data: OsmData, *, generator: str, changeset: int | None = None) -> Iterator[str]:
+    """Yield the text of an osmChange file that creates everything.
+
+    Args:
+        data: The objects.
+        generator: Name of the program.
+        changeset: Number of the changeset on the server; None for a file that knows none yet.
+    """
+    extra = NEW_VERSION if changeset is None else f'{NEW_VERSION} changeset="{changeset}"'
     yield f'{HEAD}<osmChange version="0.6" generator={quoteattr(generator)}>\n'
     if data.n_elements:
         yield "<create>\n"
-        yield from _objects(data, NEW_VERSION)
+        yield from _objects(data, extra)
         yield "</create>\n"
     yield "</osmChange>\n"
 
