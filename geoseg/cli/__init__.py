@@ -1,7 +1,7 @@
 """The `geoseg` command: verbs in pipeline order, each in its own module, imported when called.
 
-Exit codes: 0 done, 2 wrong use, 3 done but some chips could not be read, 1 anything else. A user's
-error is one line on stderr, and with `--json` an object on stdout.
+Exit codes: 0 done, 2 wrong use, 3 done but not all of it (some chips could not be read), 1 anything
+else. A user's error is one line on stderr, and with `--json` an object on stdout.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ VERBS = {
     "footprints": "Stitch and polygonize detections.",
     "conflate": "Say which footprints OpenStreetMap lacks.",
     "export": "Write footprints in another format.",
+    "osm": "Send new buildings to OpenStreetMap, or take them back.",
     "status": "Say how far a run in blocks is.",
     "info": "Describe a scene, a model or a file of ours.",
     "predict-dir": "Predict a folder of images; results as the crowdAI challenge takes them.",
