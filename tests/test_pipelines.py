@@ -9,8 +9,11 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import pytest
+import shapely
 from PIL import Image
 
+from geoseg.config import load_config
+from geoseg.osm.changes import read_changes
 from geoseg.testing import make_town, write_town
 from tests.test_stages_train import crowdai
 
@@ -156,3 +159,72 @@ def test_footprints_in_blocks_are_those_of_one_process(tmp_path, files):
 
     a, b = (gpd.read_parquet(tmp_path / name / "town_ids.parquet") for name in "ab")
     assert a.equals(b)
+
+
+def test_osm_import_prepares_what_the_map_lacks(town, files, tmp_path, capsys):
+    every = gpd.read_file(files.truth)
+    mapped = every.iloc[::2].to_file(tmp_path / "mapped.geojson") or tmp_path / "mapped.geojson"
+    out = tmp_path / "out"
+    words = [str(files.ids), "--against", str(mapped), "-o", str(out), "--set", ORACLE]
+
+    code = pipeline("osm_import").main(
+        [*words, "--set", "polygonize.min_area_m2=1", "--max-elements", "60"]
+    )
+
+    assert code == 0
+    head, row, *rest = capsys.readouterr().out.splitlines()
+    total, new, known, review, changesets, elements = (int(n) for n in row.split()[1:])
+    assert total == len(every)
+    assert known == len(every.iloc[::2])
+    assert new + review == total - known
+    assert new > 0
+    assert len(head.split()) == 7  # one name has a blank
+    folder = out / "town_ids"
+    osc = sorted(folder.glob("changeset*.osc.gz"))
+    assert len(osc) == changesets > 1
+    data = [read_changes(path) for path in osc]
+    assert sum(d.n_elements for d in data) == elements
+    assert sum(sum(map(bool, d.way_tags)) + len(d.relations) for d in data) == new
+    assert {p.name for p in folder.iterdir()} - {p.name for p in osc} == {
+        "footprints.parquet",
+        "conflated.gpkg",
+        "review.geojson",
+        "new.osm",
+        "tasks.geojsonl",
+    }
+    assert "geoseg osm upload" in rest[-1]
+
+
+def test_osm_import_with_nothing_new_or_nothing_there(files, tmp_path, capsys):
+    words = [str(files.ids), "--against", str(files.truth), "--set", ORACLE]
+
+    assert pipeline("osm_import").main([*words, "-o", str(tmp_path / "a")]) == 0
+    text = capsys.readouterr().out
+    assert text.splitlines()[1].split()[-2:] == ["0", "0"]
+    assert "next" not in text
+    words[2] = str(tmp_path / "none.osm.pbf")
+    assert pipeline("osm_import").main([*words, "-o", str(tmp_path / "b")]) == 1
+    assert "none.osm.pbf" in capsys.readouterr().err
+    assert pipeline("osm_import").main([*words, "-o", "x", "--set", "model.scroe=1"]) == 2
+
+
+def test_osm_import_of_scenes_that_overlap_has_each_building_once(town, files, tmp_path, capsys):
+    again = tmp_path / "again.tif"
+    again.write_bytes(files.ids.read_bytes())
+    nowhere = tmp_path / "mapped.geojson"
+    gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 0.001, 0.001)], crs=4326).to_file(nowhere)
+    words = [str(files.ids), str(again), "--against", str(nowhere), "-o", str(tmp_path / "out")]
+
+    assert pipeline("osm_import").main([*words, "--set", ORACLE]) == 0
+
+    rows = capsys.readouterr().out.splitlines()[1:3]
+    assert sum(int(row.split()[1]) for row in rows) == len(town.truth)
+
+
+def test_osm_import_explains_its_config():
+    path = PIPELINES.parent / "configs" / "osm-import.yaml"
+    config = load_config(path)
+    lines = [line for line in path.read_text().splitlines() if line.startswith("  ")]
+
+    assert (config.conflate.align, config.regularize.enabled) == (True, True)
+    assert [line for line in lines if " # " not in line] == []
