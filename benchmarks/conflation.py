@@ -18,8 +18,8 @@ from pyproj import Transformer
 
 from benchmarks.peak import peak_bytes
 from benchmarks.rows import Row, at_least, at_most
-from geoseg.osm import extract
-from geoseg.osm.rules import ConflateOptions
+from geoseg.osm.conflate.rules import ConflateOptions
+from geoseg.osm.mapped import extract
 from geoseg.stages.conflate import conflate_file
 from geoseg.vector import FootprintWriter
 

@@ -15,12 +15,12 @@ import numpy as np
 import shapely
 
 from benchmarks.rows import Row, at_least, at_most
-from geoseg.osm.conflate import conflate
-from geoseg.osm.ground import ground_frame, moved
-from geoseg.osm.near import Near
-from geoseg.osm.pairs import overlapping_pairs
-from geoseg.osm.read import read_mapped
-from geoseg.osm.rules import ConflateOptions
+from geoseg.osm.conflate.compare import conflate
+from geoseg.osm.conflate.ground import ground_frame, moved
+from geoseg.osm.conflate.pairs import overlapping_pairs
+from geoseg.osm.conflate.rules import ConflateOptions
+from geoseg.osm.mapped.near import Near
+from geoseg.osm.mapped.read import read_mapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from pyproj import CRS
 
-    from geoseg.osm.mapped import Mapped
+    from geoseg.osm.mapped.layers import Mapped
 
     Rule = Callable[["Case"], NDArray[np.bool_]]
 

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 from geoseg.config import load_config
 from geoseg.errors import GeosegError
 from geoseg.osm.changesets import MAX_BBOX_KM, MAX_ELEMENTS
-from geoseg.osm.plan import plan_upload
-from geoseg.osm.rules import Status
+from geoseg.osm.conflate.rules import Status
+from geoseg.osm.exchange.plan import plan_upload
 from geoseg.stages.base import Silence
 from geoseg.stages.blocks.job import run_blocks
 from geoseg.stages.conflate import conflate_file
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from geoseg.config import Config
-    from geoseg.osm.mapped import Kind
+    from geoseg.osm.mapped.layers import Kind
     from geoseg.stages.base import Tally
 
 COLUMNS = ("footprints", "new", "mapped", "to review", "changesets", "elements")

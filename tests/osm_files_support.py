@@ -18,9 +18,9 @@ import pytest
 import shapely
 from pyproj import CRS
 
-from geoseg.osm.build import build
-from geoseg.osm.outlines import Outlines
-from geoseg.osm.sanitize import sanitize
+from geoseg.osm.objects.build import build
+from geoseg.osm.objects.outlines import Outlines
+from geoseg.osm.objects.sanitize import sanitize
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

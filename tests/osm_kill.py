@@ -8,12 +8,12 @@ import signal
 import time
 from typing import TYPE_CHECKING, Any
 
-from geoseg.osm.api import OsmApi
-from geoseg.osm.journal import Journal
-from geoseg.osm.plan import changeset_tags, plan_upload
-from geoseg.osm.revert import Reverted, revert
-from geoseg.osm.server import Permission
-from geoseg.osm.upload import Uploaded, upload
+from geoseg.osm.exchange.api import OsmApi
+from geoseg.osm.exchange.journal import Journal
+from geoseg.osm.exchange.plan import changeset_tags, plan_upload
+from geoseg.osm.exchange.revert import Reverted, revert
+from geoseg.osm.exchange.server import Permission
+from geoseg.osm.exchange.upload import Uploaded, upload
 from tests.osm_api import TOKEN, FakeOsm, Fault
 
 if TYPE_CHECKING:
@@ -77,7 +77,9 @@ def kill_during(osm: FakeOsm, work: Any, words: tuple[Any, ...], moment: str, nu
     `applied` (the server's request `number` is carried out).
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "geoseg.osm.revert", "httpx"])  # quick to fork
+    context.set_forkserver_preload(
+        ["pytest", "geoseg.osm.exchange.revert", "httpx"]
+    )  # quick to fork
     process = context.Process(target=_victim, args=(work, words, moment, number))
     first = len(osm.requests)
 

@@ -9,7 +9,7 @@ from xml.sax.saxutils import quoteattr
 
 import shapely
 
-from geoseg.osm.near import Near
+from geoseg.osm.mapped.near import Near
 
 EXTRACTS = Path(__file__).resolve().parents[2] / "shared" / "osm"
 EVERYWHERE = Near.of(shapely.box([-179, -90, 0, 90], -80, [-90, 0, 90, 179], 80), margin_m=0)

@@ -20,10 +20,10 @@ from geoseg.errors import (
     RefusedError,
     ServerError,
 )
-from geoseg.osm import api as api_module
-from geoseg.osm import replies
-from geoseg.osm.api import OsmApi
-from geoseg.osm.server import DEVELOPMENT_SERVER, check_server, is_live
+from geoseg.osm.exchange import api as api_module
+from geoseg.osm.exchange import replies
+from geoseg.osm.exchange.api import OsmApi
+from geoseg.osm.exchange.server import DEVELOPMENT_SERVER, check_server, is_live
 from tests.osm_api import TOKEN, USER, FakeOsm, Fault
 
 

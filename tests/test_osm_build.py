@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from osm_files_support import YES, house, objects, outlines
 
-from geoseg.osm.build import build, node_keys
 from geoseg.osm.elements import MAX_WAY_NODES, OsmData
-from geoseg.osm.outlines import NO_OUTLINES, outlines_of
+from geoseg.osm.objects.build import build, node_keys
+from geoseg.osm.objects.outlines import NO_OUTLINES, outlines_of
 
 
 def assembled(data: OsmData) -> dict[int, shapely.Geometry]:

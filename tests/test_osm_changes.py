@@ -13,14 +13,14 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from geoseg.errors import FormatError, InputNotFoundError
-from geoseg.osm.changes import check_tag, read_changes
-from geoseg.osm.documents import (
+from geoseg.osm.exchange.changes import check_tag, read_changes
+from geoseg.osm.exchange.documents import (
     changeset_document,
     creation_document,
     degrees,
     deletion_document,
 )
-from geoseg.osm.replies import Element
+from geoseg.osm.exchange.replies import Element
 from tests.osm_builders import draw, write_osc
 
 DRAWN = draw(terraces=2, courtyards=2)

@@ -15,20 +15,20 @@ from hypothesis import strategies as st
 from osm_support import EVERYWHERE, EXTRACTS
 
 from geoseg.errors import ConfigError
-from geoseg.osm.conflate import conflate, near_footprints
-from geoseg.osm.ground import ground_frame, moved
-from geoseg.osm.judge import judge
-from geoseg.osm.mapped import KINDS, Kind, Mapped
-from geoseg.osm.offset import estimate_offset
-from geoseg.osm.pairs import (
+from geoseg.osm.conflate.compare import conflate, near_footprints
+from geoseg.osm.conflate.ground import ground_frame, moved
+from geoseg.osm.conflate.judge import judge
+from geoseg.osm.conflate.offset import estimate_offset
+from geoseg.osm.conflate.pairs import (
     Centres,
     match_one_to_one,
     overlapping_pairs,
     thickness_m,
 )
-from geoseg.osm.read import read_mapped
-from geoseg.osm.review import write_review
-from geoseg.osm.rules import REVIEWED, ConflateOptions, Status
+from geoseg.osm.conflate.review import write_review
+from geoseg.osm.conflate.rules import REVIEWED, ConflateOptions, Status
+from geoseg.osm.mapped.layers import KINDS, Kind, Mapped
+from geoseg.osm.mapped.read import read_mapped
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -21,10 +21,10 @@ from osm_files_support import as_read, house, objects, read_osm
 
 from geoseg.errors import OutputError
 from geoseg.osm import files, xml
-from geoseg.osm.build import build
 from geoseg.osm.files import write_osm
 from geoseg.osm.formats import SUFFIXES, numbered, osm_suffix
-from geoseg.osm.outlines import NO_OUTLINES, outlines_of
+from geoseg.osm.objects.build import build
+from geoseg.osm.objects.outlines import NO_OUTLINES, outlines_of
 from geoseg.osm.tags import clean_tags
 
 anything = st.text(st.characters(exclude_categories=()), max_size=300)

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from geoseg.errors import BusyError, FormatError, InputNotFoundError, OutputError
-from geoseg.osm.journal import Journal, read_journal
-from geoseg.osm.protocol import _NEXT, PartState, advance, states_from
+from geoseg.osm.exchange.journal import Journal, read_journal
+from geoseg.osm.exchange.protocol import _NEXT, PartState, advance, states_from
 
 RECORDS = [{"event": "a", "n": 1}, {"event": "b", "text": "é\n"}, {"event": "c"}]
 
@@ -80,7 +80,7 @@ def test_a_journal_that_stays_empty_is_removed(tmp_path):
 
 def test_a_journal_that_was_removed_meanwhile_is_not_written(tmp_path, monkeypatch):
     path = tmp_path / "a.jsonl"
-    monkeypatch.setattr("geoseg.osm.journal.fcntl.flock", lambda *_: path.unlink())
+    monkeypatch.setattr("geoseg.osm.exchange.journal.fcntl.flock", lambda *_: path.unlink())
     with pytest.raises(BusyError), Journal(path):
         pass
 

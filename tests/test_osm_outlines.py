@@ -8,7 +8,7 @@ import shapely
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from geoseg.osm.outlines import (
+from geoseg.osm.objects.outlines import (
     NO_OUTLINES,
     concatenate,
     outlines_of,

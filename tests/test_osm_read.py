@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from osm_support import EVERYWHERE, EXTRACTS, osm_xml, overpass_json, square
 
 from geoseg.errors import FormatError, InputNotFoundError, VectorError
-from geoseg.osm import extract
-from geoseg.osm.mapped import KINDS, Mapped, encloses, kind_of
-from geoseg.osm.near import Near
-from geoseg.osm.read import read_mapped
+from geoseg.osm.mapped import extract
+from geoseg.osm.mapped.layers import KINDS, Mapped, encloses, kind_of
+from geoseg.osm.mapped.near import Near
+from geoseg.osm.mapped.read import read_mapped
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -9,9 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from geoseg.errors import BusyError, ConfigError, FormatError, RefusedError, ServerError
-from geoseg.osm.api import OsmApi
-from geoseg.osm.journal import Journal, read_journal
-from geoseg.osm.revert import preview, read_trace
+from geoseg.osm.exchange.api import OsmApi
+from geoseg.osm.exchange.journal import Journal, read_journal
+from geoseg.osm.exchange.revert import preview, read_trace
 from tests.osm_api import TOKEN, FakeOsm, Fault
 from tests.osm_builders import draw, write_osc
 from tests.osm_kill import do_revert, do_upload

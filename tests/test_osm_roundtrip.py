@@ -14,7 +14,7 @@ from osm_files_support import needs, validate
 from osm_support import EVERYWHERE, EXTRACTS
 from test_stages_conflate import moved, write_footprints
 
-from geoseg.osm.read import read_mapped
+from geoseg.osm.mapped.read import read_mapped
 
 if TYPE_CHECKING:
     from pathlib import Path

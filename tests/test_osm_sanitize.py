@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from osm_files_support import UTM, house, place
 from pyproj import CRS
 
-from geoseg.osm import sanitize as reasons
 from geoseg.osm.elements import DEGREE_E7
-from geoseg.osm.sanitize import MIN_RING_NODES, sanitize
+from geoseg.osm.objects import sanitize as reasons
+from geoseg.osm.objects.sanitize import MIN_RING_NODES, sanitize
 
 WGS84 = CRS("EPSG:4326")
 BIG = 180 * DEGREE_E7

@@ -11,12 +11,12 @@ from osm_files_support import YES, house, outlines
 from pyproj import CRS
 
 from geoseg.errors import ConfigError
-from geoseg.osm import snap as snapping
-from geoseg.osm.build import build
 from geoseg.osm.elements import DEGREE_E7, METRES_PER_DEGREE
-from geoseg.osm.outlines import Outlines
-from geoseg.osm.sanitize import MIN_RING_NODES, sanitize
-from geoseg.osm.snap import snap
+from geoseg.osm.objects import snap as snapping
+from geoseg.osm.objects.build import build
+from geoseg.osm.objects.outlines import Outlines
+from geoseg.osm.objects.sanitize import MIN_RING_NODES, sanitize
+from geoseg.osm.objects.snap import snap
 from geoseg.testing import make_town
 
 UNIT_M = METRES_PER_DEGREE / DEGREE_E7

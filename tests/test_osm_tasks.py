@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from test_stages_conflate import houses, moved, write_footprints, write_region
 
 from geoseg.errors import ConfigError
-from geoseg.osm.rules import Status
+from geoseg.osm.conflate.rules import Status
 from geoseg.osm.tasks import TOUCH_M, TaskOptions, group_by_place, josm_link
 from geoseg.stages.conflate import conflate_file
 from geoseg.stages.osm_export import OsmOptions

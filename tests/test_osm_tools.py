@@ -10,10 +10,10 @@ import pytest
 import shapely
 from osm_files_support import SHARED, house, needs, objects, read_osm, validate
 
-from geoseg.osm.build import build
 from geoseg.osm.files import write_osm
-from geoseg.osm.sanitize import sanitize
-from geoseg.osm.snap import snap
+from geoseg.osm.objects.build import build
+from geoseg.osm.objects.sanitize import sanitize
+from geoseg.osm.objects.snap import snap
 from geoseg.testing import make_town
 
 if TYPE_CHECKING:

@@ -19,16 +19,16 @@ from geoseg.errors import (
     RefusedError,
     ServerError,
 )
-from geoseg.osm.api import OsmApi
-from geoseg.osm.changes import read_changes
+from geoseg.osm.exchange.api import OsmApi
+from geoseg.osm.exchange.changes import read_changes
+from geoseg.osm.exchange.journal import Journal, read_journal
+from geoseg.osm.exchange.matching import ids_from_download, ids_from_reply
+from geoseg.osm.exchange.plan import changeset_tags, plan_upload
+from geoseg.osm.exchange.protocol import KEY_TAG
+from geoseg.osm.exchange.replies import Element, Outcome, parse_elements
+from geoseg.osm.exchange.server import DEVELOPMENT_SERVER, Permission
+from geoseg.osm.exchange.upload import upload
 from geoseg.osm.files import write_osm
-from geoseg.osm.journal import Journal, read_journal
-from geoseg.osm.matching import ids_from_download, ids_from_reply
-from geoseg.osm.plan import changeset_tags, plan_upload
-from geoseg.osm.protocol import KEY_TAG
-from geoseg.osm.replies import Element, Outcome, parse_elements
-from geoseg.osm.server import DEVELOPMENT_SERVER, Permission
-from geoseg.osm.upload import upload
 from tests.osm_api import TOKEN, FakeOsm, Fault
 from tests.osm_builders import draw, place, write_osc
 from tests.osm_files_support import house, objects
@@ -368,7 +368,7 @@ def test_a_newer_version_goes_on_with_a_journal(osm, file, journal, monkeypatch)
     osm.faults.append(Fault(kind="answer", status=409, path="upload"))
     with pytest.raises(RefusedError):
         do_upload(osm.url, file, journal)
-    monkeypatch.setattr("geoseg.osm.plan.__version__", "99.0")
+    monkeypatch.setattr("geoseg.osm.exchange.plan.__version__", "99.0")
     do_upload(osm.url, file, journal)
     assert_all_there_once(osm, journal)
 

@@ -13,7 +13,7 @@ import shapely
 from PIL import Image
 
 from geoseg.config import load_config
-from geoseg.osm.changes import read_changes
+from geoseg.osm.exchange.changes import read_changes
 from geoseg.testing import make_town, write_town
 from tests.test_stages_train import crowdai
 

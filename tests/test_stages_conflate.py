@@ -14,7 +14,7 @@ from osm_support import osm_xml
 from pyproj import Transformer
 
 from geoseg.errors import ConfigError, InputNotFoundError
-from geoseg.osm.rules import ConflateOptions
+from geoseg.osm.conflate.rules import ConflateOptions
 from geoseg.stages.conflate import COLUMNS, conflate_file
 from geoseg.vector import FootprintWriter, footprints_info, read_footprints
 

@@ -95,7 +95,7 @@ class Statuses(click.ParamType[tuple[Any, ...]]):
 
     def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
         """Split at commas."""
-        from geoseg.osm.rules import Status
+        from geoseg.osm.conflate.rules import Status
 
         if value == "all":
             return tuple(Status)

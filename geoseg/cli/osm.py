@@ -18,10 +18,10 @@ from geoseg.errors import ConfigError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from geoseg.osm.plan import UploadPlan
-    from geoseg.osm.revert import Reverted
-    from geoseg.osm.server import Permission
-    from geoseg.osm.upload import Uploaded
+    from geoseg.osm.exchange.plan import UploadPlan
+    from geoseg.osm.exchange.revert import Reverted
+    from geoseg.osm.exchange.server import Permission
+    from geoseg.osm.exchange.upload import Uploaded
 
 TOKEN_VARIABLE = "GEOSEG_OSM_TOKEN"
 KEYRING_SERVICE = "geoseg-osm"
@@ -69,9 +69,9 @@ def upload_command(
     The journal says what was sent: the same command again goes on where it ended, and sends nothing
     twice.
     """
-    from geoseg.osm.api import OsmApi
-    from geoseg.osm.plan import plan_upload
-    from geoseg.osm.upload import upload
+    from geoseg.osm.exchange.api import OsmApi
+    from geoseg.osm.exchange.plan import plan_upload
+    from geoseg.osm.exchange.upload import upload
 
     permission, tags = _permission_and_tags(parameters)
     limits = {
@@ -108,9 +108,9 @@ def revert_command(uploaded: Path, journal: Path | None, *, yes: bool, as_json: 
 
     Exit code 3 if something is left, because others changed or use it.
     """
-    from geoseg.osm.api import OsmApi
-    from geoseg.osm.journal import read_journal
-    from geoseg.osm.revert import preview, read_trace, revert
+    from geoseg.osm.exchange.api import OsmApi
+    from geoseg.osm.exchange.journal import read_journal
+    from geoseg.osm.exchange.revert import preview, read_trace, revert
 
     trace = read_trace(read_journal(uploaded), uploaded)
     journal = journal or uploaded.with_name(f"{uploaded.name.removesuffix('.jsonl')}.revert.jsonl")
@@ -130,8 +130,8 @@ def revert_command(uploaded: Path, journal: Path | None, *, yes: bool, as_json: 
 
 
 def _permission_and_tags(parameters: dict[str, Any]) -> tuple[Permission, dict[str, str]]:
-    from geoseg.osm.plan import changeset_tags
-    from geoseg.osm.server import DEVELOPMENT_SERVER, Permission, check_server
+    from geoseg.osm.exchange.plan import changeset_tags
+    from geoseg.osm.exchange.server import DEVELOPMENT_SERVER, Permission, check_server
 
     page = parameters["changeset_url"]
     permission = Permission(

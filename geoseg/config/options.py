@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 from geoseg.chips import CHIP_OVERLAP_PX
 from geoseg.errors import ConfigError
 from geoseg.morphology import MorphologyOptions
-from geoseg.osm.rules import ConflateOptions
+from geoseg.osm.conflate.rules import ConflateOptions
 from geoseg.polygonize import PolygonizeOptions
 from geoseg.regularize import RegularizeOptions
 from geoseg.stitch import StitchOptions

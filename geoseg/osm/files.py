@@ -41,8 +41,8 @@ def write_osm(data: OsmData, path: str | os.PathLike[str], *, upload_allowed: bo
 
     Example:
         >>> import tempfile
-        >>> from geoseg.osm.build import build
-        >>> from geoseg.osm.outlines import NO_OUTLINES
+        >>> from geoseg.osm.objects.build import build
+        >>> from geoseg.osm.objects.outlines import NO_OUTLINES
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     write_osm(build(NO_OUTLINES, []), f"{folder}/none.osc")
         ...     sorted(file.name for file in Path(folder).iterdir())

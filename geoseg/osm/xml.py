@@ -35,8 +35,8 @@ def josm_xml(data: OsmData, *, generator: str, upload_allowed: bool = False) -> 
     """Yield the text of a file for JOSM; unless allowed, JOSM refuses to upload it.
 
     Example:
-        >>> from geoseg.osm.build import build
-        >>> from geoseg.osm.outlines import NO_OUTLINES
+        >>> from geoseg.osm.objects.build import build
+        >>> from geoseg.osm.objects.outlines import NO_OUTLINES
         >>> print("".join(josm_xml(build(NO_OUTLINES, []), generator="geoseg")))
         <?xml version='1.0' encoding='UTF-8'?>
         <osm version="0.6" generator="geoseg" upload="never">

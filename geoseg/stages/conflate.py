@@ -14,11 +14,11 @@ import pandas as pd
 from geoseg import __version__
 from geoseg.errors import ConfigError
 from geoseg.footprints import OPTIONAL, empty_footprints, optional_columns
-from geoseg.osm.conflate import Conflation, conflate, near_footprints
-from geoseg.osm.mapped import KINDS, Kind, Mapped
-from geoseg.osm.read import read_mapped
-from geoseg.osm.review import write_review
-from geoseg.osm.rules import ConflateOptions
+from geoseg.osm.conflate.compare import Conflation, conflate, near_footprints
+from geoseg.osm.conflate.review import write_review
+from geoseg.osm.conflate.rules import ConflateOptions
+from geoseg.osm.mapped.layers import KINDS, Kind, Mapped
+from geoseg.osm.mapped.read import read_mapped
 from geoseg.stages.staging import Staging, check_apart, check_new_file
 from geoseg.vector import FootprintWriter, check_output, footprints_info, read_footprints
 

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from geoseg.errors import ConfigError, GeosegWarning, OutputError
-from geoseg.osm.build import build
 from geoseg.osm.changesets import MAX_BBOX_KM, MAX_ELEMENTS, split_changesets
 from geoseg.osm.files import write_osm
 from geoseg.osm.formats import SUFFIXES, numbered, osm_suffix
-from geoseg.osm.outlines import concatenate, without_twins
-from geoseg.osm.sanitize import sanitize
-from geoseg.osm.snap import MAX_SNAP_M, snap
+from geoseg.osm.objects.build import build
+from geoseg.osm.objects.outlines import concatenate, without_twins
+from geoseg.osm.objects.sanitize import sanitize
+from geoseg.osm.objects.snap import MAX_SNAP_M, snap
 from geoseg.osm.tags import TagTemplate
 from geoseg.stages.base import Tally
 from geoseg.stages.export import footprints_origin
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pyproj import CRS
 
     from geoseg.osm.elements import OsmData, Tags
-    from geoseg.osm.outlines import Outlines
+    from geoseg.osm.objects.outlines import Outlines
 
 TWICE = "that came twice"
 SERVER_ELEMENTS = 10_000

@@ -12,11 +12,11 @@ import pandas as pd
 
 from geoseg import __version__
 from geoseg.footprints import empty_footprints
-from geoseg.osm.build import build
-from geoseg.osm.ground import ground_frame, moved
+from geoseg.osm.conflate.ground import ground_frame, moved
 from geoseg.osm.maproulette import write_tasks
-from geoseg.osm.outlines import ranges, take_polygons
-from geoseg.osm.snap import snap
+from geoseg.osm.objects.build import build
+from geoseg.osm.objects.outlines import ranges, take_polygons
+from geoseg.osm.objects.snap import snap
 from geoseg.osm.tasks import TaskOptions
 from geoseg.osm.xml import change_xml
 from geoseg.stages.base import Tally
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from geoseg.osm.elements import Tags
     from geoseg.osm.maproulette import Changes
-    from geoseg.osm.outlines import Outlines
+    from geoseg.osm.objects.outlines import Outlines
 
 SUFFIXES: Final = (".geojsonl", ".json", ".geojson")
 GENERATOR: Final = f"geoseg {__version__}"

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from geoseg.errors import ConfigError
-from geoseg.osm.conflate import conflate
-from geoseg.osm.rules import ConflateOptions, Status
+from geoseg.osm.conflate.compare import conflate
+from geoseg.osm.conflate.rules import ConflateOptions, Status
 from geoseg.stages.conflate import read_near, read_table
 from geoseg.vector import footprints_info, read_footprints
 

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import shapely
 
-from geoseg.osm.mapped import KINDS
-from geoseg.osm.rules import REVIEWED
+from geoseg.osm.conflate.rules import REVIEWED
+from geoseg.osm.mapped.layers import KINDS
 from geoseg.vector.geojson import rounded, to_lonlat
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from geoseg.osm.conflate import Conflation
-    from geoseg.osm.pairs import Pairs
+    from geoseg.osm.conflate.compare import Conflation
+    from geoseg.osm.conflate.pairs import Pairs
 
 AROUND_DEGREES: Final = 0.0005
 """Roads, railways and water are shown this far around a footprint: about 50 m."""

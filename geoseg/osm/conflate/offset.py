@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 from scipy.ndimage import uniform_filter
 
-from geoseg.osm.pairs import near_pairs
+from geoseg.osm.conflate.pairs import near_pairs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from geoseg.osm.pairs import Centres
+    from geoseg.osm.conflate.pairs import Centres
 
 MOST_VOTERS: Final = 20_000
 """With more footprints of a scene, evenly spread, the estimate gets no better."""
@@ -69,7 +69,7 @@ def estimate_offset(
 
     Example:
         >>> import shapely
-        >>> from geoseg.osm.pairs import Centres
+        >>> from geoseg.osm.conflate.pairs import Centres
         >>> rng = np.random.default_rng(0)
         >>> x, y = rng.uniform(0, 500, (2, 40))
         >>> town = shapely.box(x, y, x + 12, y + 9)

@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 from geoseg import __version__
 from geoseg.errors import LostReplyError, MissingExtraError, RefusedError, ServerError
-from geoseg.osm.documents import changeset_document
-from geoseg.osm.replies import (
+from geoseg.osm.exchange.documents import changeset_document
+from geoseg.osm.exchange.replies import (
     MAX_REPLY_BYTES,
     Capabilities,
     Changeset,
@@ -34,7 +34,7 @@ from geoseg.osm.replies import (
     parse_outcomes,
     parse_user,
 )
-from geoseg.osm.server import check_server, is_loopback
+from geoseg.osm.exchange.server import check_server, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from geoseg.osm.elements import DEGREE_E7, MAX_WAY_NODES, Member, OsmData, Relation
-from geoseg.osm.outlines import ranges
+from geoseg.osm.objects.outlines import ranges
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from geoseg.osm.elements import Tags
-    from geoseg.osm.outlines import Outlines
+    from geoseg.osm.objects.outlines import Outlines
 
 STEPS: Final = MAX_WAY_NODES - 1
 """Most edges of a way."""
@@ -42,7 +42,7 @@ def build(outlines: Outlines, tags: Sequence[Tags]) -> OsmData:
 
     Example:
         >>> import shapely
-        >>> from geoseg.osm.outlines import outlines_of
+        >>> from geoseg.osm.objects.outlines import outlines_of
         >>> pair = np.array([shapely.box(0, 0, 10, 10), shapely.box(10, 0, 20, 10)])
         >>> data = build(outlines_of(pair, np.arange(2)), [{"building": "yes"}] * 2)
         >>> len(data.node_ids), len(data.way_ids)

@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from geoseg.errors import ConfigError, FormatError, ServerError
-from geoseg.osm.documents import creation_document
-from geoseg.osm.journal import Journal
-from geoseg.osm.matching import ids_from_download, ids_from_reply
-from geoseg.osm.protocol import PartState, Session, bring_home, states_from
+from geoseg.osm.exchange.documents import creation_document
+from geoseg.osm.exchange.journal import Journal
+from geoseg.osm.exchange.matching import ids_from_download, ids_from_reply
+from geoseg.osm.exchange.protocol import PartState, Session, bring_home, states_from
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
-    from geoseg.osm.api import OsmApi
-    from geoseg.osm.journal import Record
-    from geoseg.osm.plan import UploadPlan
-    from geoseg.osm.protocol import Cargo, Values
-    from geoseg.osm.replies import Element, Outcome
-    from geoseg.osm.server import Permission
+    from geoseg.osm.exchange.api import OsmApi
+    from geoseg.osm.exchange.journal import Record
+    from geoseg.osm.exchange.plan import UploadPlan
+    from geoseg.osm.exchange.protocol import Cargo, Values
+    from geoseg.osm.exchange.replies import Element, Outcome
+    from geoseg.osm.exchange.server import Permission
 
 JOURNAL_FORMAT: Final = "geoseg-osm-journal-1"
 _COMPARED: Final = {

@@ -14,7 +14,7 @@ import shapely
 from pyproj import CRS
 
 from geoseg.osm.elements import DEGREE_E7
-from geoseg.osm.outlines import Outlines, outlines_of, take_rings
+from geoseg.osm.objects.outlines import Outlines, outlines_of, take_rings
 from geoseg.vector.geojson import WGS84, to_lonlat
 from geoseg.vector.read import reprojected
 

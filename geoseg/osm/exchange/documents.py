@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import quoteattr
 
 from geoseg import __version__
-from geoseg.osm.changes import check_tag
 from geoseg.osm.elements import DEGREE_E7
+from geoseg.osm.exchange.changes import check_tag
 from geoseg.osm.xml import HEAD, change_xml
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from geoseg.osm.elements import OsmData
-    from geoseg.osm.replies import Element
+    from geoseg.osm.exchange.replies import Element
 
 _GENERATOR: Final = f"geoseg/{__version__}"
 

@@ -13,10 +13,10 @@ import numpy as np
 import shapely
 
 from geoseg.errors import FormatError, InputNotFoundError
-from geoseg.osm.assemble import areas_only
-from geoseg.osm.extract import read_extract
-from geoseg.osm.mapped import KINDS, Kind, Mapped, kind_of
-from geoseg.osm.overpass import read_overpass
+from geoseg.osm.mapped.assemble import areas_only
+from geoseg.osm.mapped.extract import read_extract
+from geoseg.osm.mapped.layers import KINDS, Kind, Mapped, kind_of
+from geoseg.osm.mapped.overpass import read_overpass
 from geoseg.vector import read_vector
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from geopandas import GeoDataFrame
     from numpy.typing import NDArray
 
-    from geoseg.osm.near import Near
+    from geoseg.osm.mapped.near import Near
 
 BUILDINGS: Final[tuple[Kind, ...]] = ("building",)
 _OSM: Final = (".osm", ".pbf", ".o5m", ".opl")

@@ -17,8 +17,8 @@ import shapely
 from osmium.osm import NODE, RELATION, WAY
 
 from geoseg.errors import FormatError
-from geoseg.osm.assemble import Membership, assemble, rings_to_polygons
-from geoseg.osm.mapped import KEYS, KINDS, Kind, Mapped, encloses, kind_of
+from geoseg.osm.mapped.assemble import Membership, assemble, rings_to_polygons
+from geoseg.osm.mapped.layers import KEYS, KINDS, Kind, Mapped, encloses, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from geoseg.osm.near import Near
+    from geoseg.osm.mapped.near import Near
 
 LARGE_BYTES: Final = 300_000_000
 """Larger files have places of nodes on disk: a .pbf of this size holds about 40 million nodes."""

@@ -17,8 +17,8 @@ import numpy as np
 
 from geoseg.errors import FormatError, InputNotFoundError
 from geoseg.osm.elements import DEGREE_E7, MAX_WAY_NODES, Member, OsmData, Relation
+from geoseg.osm.exchange.xmlstream import BLOCK_BYTES, walk_xml
 from geoseg.osm.tags import MAX_TEXT, clean_text
-from geoseg.osm.xmlstream import BLOCK_BYTES, walk_xml
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, TypeVar
 
 from geoseg.errors import FormatError, ServerError
 from geoseg.osm.elements import DEGREE_E7, Member
-from geoseg.osm.xmlstream import walk_xml
+from geoseg.osm.exchange.xmlstream import walk_xml
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

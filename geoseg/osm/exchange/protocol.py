@@ -25,9 +25,9 @@ from geoseg.errors import FormatError, LostReplyError, RefusedError, ServerError
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from geoseg.osm.api import OsmApi
-    from geoseg.osm.journal import Journal
-    from geoseg.osm.replies import Element, Outcome
+    from geoseg.osm.exchange.api import OsmApi
+    from geoseg.osm.exchange.journal import Journal
+    from geoseg.osm.exchange.replies import Element, Outcome
 
 Phase = Literal["planned", "opening", "open", "sending", "refused", "sent", "closing", "closed"]
 Values = dict[str, Any]

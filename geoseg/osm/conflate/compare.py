@@ -14,12 +14,12 @@ import numpy as np
 import shapely
 from pyproj import CRS
 
-from geoseg.osm.ground import ground_frame, moved
-from geoseg.osm.judge import Verdicts, judge
-from geoseg.osm.near import Near
-from geoseg.osm.offset import MOST_VOTERS, estimate_offset
-from geoseg.osm.pairs import Centres, mended
-from geoseg.osm.rules import ConflateOptions, Status
+from geoseg.osm.conflate.ground import ground_frame, moved
+from geoseg.osm.conflate.judge import Verdicts, judge
+from geoseg.osm.conflate.offset import MOST_VOTERS, estimate_offset
+from geoseg.osm.conflate.pairs import Centres, mended
+from geoseg.osm.conflate.rules import ConflateOptions, Status
+from geoseg.osm.mapped.near import Near
 from geoseg.vector.geojson import WGS84, to_lonlat
 
 if TYPE_CHECKING:
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from geoseg.osm.mapped import Mapped
-    from geoseg.osm.offset import Offset
-    from geoseg.osm.pairs import Pairs
+    from geoseg.osm.conflate.offset import Offset
+    from geoseg.osm.conflate.pairs import Pairs
+    from geoseg.osm.mapped.layers import Mapped
 
     Shapes = NDArray[Any]
 
@@ -82,7 +82,7 @@ def conflate(
         `osm_iou` and `osm_overlap` (intersection over the smaller area).
 
     Example:
-        >>> from geoseg.osm.mapped import Mapped
+        >>> from geoseg.osm.mapped.layers import Mapped
         >>> house = shapely.box(15.0, 50, 15.0001, 50.0001)
         >>> town = gpd.GeoDataFrame(geometry=[house], crs="EPSG:4326")
         >>> found = conflate(town, Mapped.of_columns(["way/1"], [0], [house]))

@@ -12,21 +12,21 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import shapely
 
-from geoseg.osm.mapped import KINDS, Kind
-from geoseg.osm.pairs import (
+from geoseg.osm.conflate.pairs import (
     Centres,
     Pairs,
     match_one_to_one,
     near_pairs,
     overlapping_pairs,
 )
-from geoseg.osm.rules import Status
+from geoseg.osm.conflate.rules import Status
+from geoseg.osm.mapped.layers import KINDS, Kind
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from geoseg.osm.mapped import Mapped
-    from geoseg.osm.rules import ConflateOptions
+    from geoseg.osm.conflate.rules import ConflateOptions
+    from geoseg.osm.mapped.layers import Mapped
 
     Shapes = NDArray[Any]
     Bools = NDArray[np.bool_]

@@ -12,9 +12,9 @@ import numpy as np
 import shapely
 
 from geoseg.errors import FormatError
-from geoseg.osm.assemble import Membership
-from geoseg.osm.extract import relations_to_mapped, ways_to_mapped
-from geoseg.osm.mapped import KINDS, Kind, Mapped, encloses, kind_of
+from geoseg.osm.mapped.assemble import Membership
+from geoseg.osm.mapped.extract import relations_to_mapped, ways_to_mapped
+from geoseg.osm.mapped.layers import KINDS, Kind, Mapped, encloses, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from geoseg.osm.near import Near
+    from geoseg.osm.mapped.near import Near
 
     LonLat = tuple[float, float]
 

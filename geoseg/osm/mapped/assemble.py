@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from geoseg.osm.mapped import Kind
+    from geoseg.osm.mapped.layers import Kind
 
 _POLYGONAL = (3, 6)
 

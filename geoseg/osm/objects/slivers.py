@@ -11,7 +11,7 @@ import numpy as np
 import shapely
 
 from geoseg.osm.elements import DEGREE_E7, METRES_PER_DEGREE
-from geoseg.osm.outlines import Outlines, outlines_of, rings_of, with_rings
+from geoseg.osm.objects.outlines import Outlines, outlines_of, rings_of, with_rings
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

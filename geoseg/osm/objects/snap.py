@@ -21,16 +21,16 @@ from scipy.sparse.csgraph import connected_components
 
 from geoseg.errors import ConfigError
 from geoseg.osm.elements import DEGREE_E7, METRES_PER_DEGREE
-from geoseg.osm.join import join
-from geoseg.osm.outlines import (
+from geoseg.osm.objects.join import join
+from geoseg.osm.objects.outlines import (
     Outlines,
     rings_of,
     take_polygons,
     with_rings,
     without_repeats,
 )
-from geoseg.osm.sanitize import MIN_RING_NODES
-from geoseg.osm.slivers import cut_slivers
+from geoseg.osm.objects.sanitize import MIN_RING_NODES
+from geoseg.osm.objects.slivers import cut_slivers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -90,7 +90,7 @@ def snap(outlines: Outlines, *, tolerance_m: float) -> Snapped:
         ConfigError: The tolerance is negative, or could close a street.
 
     Example:
-        >>> from geoseg.osm.outlines import outlines_of
+        >>> from geoseg.osm.objects.outlines import outlines_of
         >>> pair = np.array([shapely.box(0, 0, 900, 900), shapely.box(910, 0, 1800, 900)])
         >>> found = snap(outlines_of(pair, np.arange(2)), tolerance_m=0.2)
         >>> [polygon.bounds[::2] for polygon in found.outlines.polygons()]

@@ -14,9 +14,9 @@ import numpy as np
 
 from geoseg import __version__
 from geoseg.errors import ConfigError, FormatError
-from geoseg.osm.changes import check_tag, read_changes
 from geoseg.osm.changesets import MAX_BBOX_KM, MAX_ELEMENTS, split_changesets
 from geoseg.osm.elements import DEGREE_E7
+from geoseg.osm.exchange.changes import check_tag, read_changes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -13,20 +13,20 @@ from typing import TYPE_CHECKING, Any, Final, cast
 
 from geoseg import __version__
 from geoseg.errors import ConfigError, FormatError, ServerError
-from geoseg.osm.documents import deletion_document
-from geoseg.osm.journal import Journal
-from geoseg.osm.protocol import bring_home, states_from
-from geoseg.osm.replies import KINDS
-from geoseg.osm.upload import JOURNAL_FORMAT, begin, check_head
+from geoseg.osm.exchange.documents import deletion_document
+from geoseg.osm.exchange.journal import Journal
+from geoseg.osm.exchange.protocol import bring_home, states_from
+from geoseg.osm.exchange.replies import KINDS
+from geoseg.osm.exchange.upload import JOURNAL_FORMAT, begin, check_head
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
-    from geoseg.osm.api import OsmApi
-    from geoseg.osm.journal import Record
-    from geoseg.osm.protocol import PartState, Values
-    from geoseg.osm.replies import Element, Kind, Outcome
+    from geoseg.osm.exchange.api import OsmApi
+    from geoseg.osm.exchange.journal import Record
+    from geoseg.osm.exchange.protocol import PartState, Values
+    from geoseg.osm.exchange.replies import Element, Kind, Outcome
 
     Ref = tuple[Kind, int]
 

@@ -16,7 +16,7 @@ import numpy as np
 import shapely
 
 from geoseg.osm.elements import DEGREE_E7, METRES_PER_DEGREE
-from geoseg.osm.outlines import Outlines, following
+from geoseg.osm.objects.outlines import Outlines, following
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -11,13 +11,13 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from geoseg.errors import ServerError
-from geoseg.osm.replies import KINDS
+from geoseg.osm.exchange.replies import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Iterable, Sequence
 
     from geoseg.osm.elements import OsmData, Tags
-    from geoseg.osm.replies import Element, Kind, Outcome
+    from geoseg.osm.exchange.replies import Element, Kind, Outcome
 
     NewIds = dict[Kind, list[int]]
     """Number on the server of each object, in the order of ours."""
