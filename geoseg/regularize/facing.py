@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     Flags = NDArray[np.bool_]
     Shapes = NDArray[np.object_]
 
-PARALLEL_DEG = 6.0
+PARALLEL_DEG = 7.0
 """Walls at a larger angle are two."""
 SHARED_PART = 0.25
 """Of the shorter of two walls that face each other, so much lies opposite the other at least."""
