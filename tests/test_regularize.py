@@ -172,6 +172,16 @@ def test_outlines_do_not_depend_on_what_they_come_with(town):
         assert shapely.to_wkb(one.shapes[0]) == shapely.to_wkb(whole.shapes[at])
 
 
+def test_more_than_are_worked_on_at_once_change_nothing(town, monkeypatch):
+    _, raw = town
+    whole = made(raw)
+    monkeypatch.setattr("geoseg.regularize.regular.AT_ONCE", 7)
+    parts = made(raw)
+    assert (shapely.to_wkb(parts.shapes) == shapely.to_wkb(whole.shapes)).all()
+    assert (parts.regularized == whole.regularized).all()
+    assert (parts.iou_raw == whole.iou_raw).all()
+
+
 def test_everything_stays_valid_and_within_the_bounds(town):
     _, raw = town
     options = RegularizeOptions(least_iou=0.9, hausdorff_m=0.9)
