@@ -32,7 +32,7 @@ class RegularizeOptions:
     them."""
     least_iou: float = 0.75
     """IoU with the raw outline below which that is kept."""
-    hausdorff_m: float = 3.0
+    hausdorff_m: float = 4.0
     """Distance from the raw outline above which that is kept."""
 
     def __post_init__(self) -> None:
