@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from pyproj import CRS
 
     from geoseg.grid import Grid
+    from geoseg.scores import ScoreMap
     from geoseg.stitch import Instance
 
 SCHEMA: Mapping[str, str] = {
@@ -58,6 +59,7 @@ def make_footprints(
     *,
     labels: Mapping[int, str] | None = None,
     options: PolygonizeOptions | None = None,
+    calibration: ScoreMap | None = None,
     regular: RegularizeOptions | None = None,
     taken: dict[str, int] | None = None,
     settled: bool = True,
@@ -69,6 +71,7 @@ def make_footprints(
         grid: The scene's working grid.
         labels: Name of each of the model's labels; missing ones are called by their number.
         options: Tolerance and least area.
+        calibration: What the instances' scores stand for; None leaves them as they are.
         regular: Whether and how outlines are made regular; if they are, the columns `regularized`
             and `iou_raw` tell which were, and their IoU with what was traced.
         taken: Ids given before, where a scene's instances come in several calls; brought up to
@@ -91,6 +94,9 @@ def make_footprints(
     kept = np.flatnonzero(area_m2 > 0)
     chosen = [instances[i] for i in kept.tolist()]
     names = labels or {}
+    scores = np.array([item.score for item in chosen], np.float64)
+    if calibration is not None:
+        scores = calibration.apply(scores)
     ids = _ids(chosen, shapes[kept])
     if settled:
         ids = settle_ids(ids, {} if taken is None else taken)
@@ -98,7 +104,7 @@ def make_footprints(
         {
             "id": ids,
             "label": [names.get(item.label, str(item.label)) for item in chosen],
-            "score": np.array([item.score for item in chosen], np.float64),
+            "score": scores,
             "area_m2": area_m2[kept],
             "n_chips": np.array([item.n_chips for item in chosen], np.int32),
             "scene": [item.scene_id for item in chosen],

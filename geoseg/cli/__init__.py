@@ -38,6 +38,7 @@ VERBS = {
     "info": "Describe a scene, a model or a file of ours.",
     "predict-dir": "Predict a folder of images; results as the crowdAI challenge takes them.",
     "evaluate": "Score a model on annotated chips, or footprints against outlines.",
+    "calibrate": "Turn a model's scores into probabilities.",
     "data": "Check, clean, measure and convert annotated chips.",
     "train": "Train a network on chips, or on scenes with outlines.",
     "sweep": "Train over a grid of options and compare.",

@@ -28,12 +28,9 @@ def command(detections: Path, **parameters: Any) -> int:
     """
     from geoseg.cli.report import finish
     from geoseg.stages.footprints import footprints
-    from geoseg.stages.store import detections_origin
 
-    options.make_config(parameters)
+    config = options.make_config(parameters)
     plan = options.make_plan(parameters)
-    found_at = detections_origin(detections).score
-    config = options.make_config(parameters, defaults={"model.score": found_at})
 
     tally = footprints(detections, plan, config)
     return finish(tally, plan.paths, as_json=parameters["as_json"])

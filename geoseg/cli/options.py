@@ -241,7 +241,8 @@ score_option = click.option(
     "--score",
     "model__score",
     type=float,
-    help="Least score of a detection, 0 to 1 [0.5; for footprints, that of infer].",
+    help="Least score, 0 to 1: the probability of being right where the model is calibrated "
+    "[as the model's spec says, or 0.5; for footprints, that of infer].",
 )
 shape_options = _all(
     click.option(

@@ -33,7 +33,10 @@ _PATH: Callable[..., Any] = click.Path
 )
 @options.model_options
 @click.option(
-    "--score", "model__score", type=float, help="Least score of a detection, 0 to 1 [0.05]."
+    "--score",
+    "model__score",
+    type=float,
+    help="Least score of a detection, 0 to 1 [0.05 of the network's own].",
 )
 @options.morphology_options
 @click.option(

@@ -84,13 +84,15 @@ class ModelOptions:
     """auto (cuda, then mps, then cpu), cpu, cuda, cuda:1 or mps."""
     batch_size: int | None = None
     """Chips per forward pass; by default chosen by device. Halved when memory runs out."""
-    score: float = 0.5
-    """Least score of a detection, in [0, 1]."""
+    score: float | None = None
+    """Least score, in [0, 1]; by default what the model's spec says, else 0.5."""
+    calibrate: bool = True
+    """Scores are probabilities, where the model's spec says which; else they are the network's."""
     readers: int = 2
     """Threads that read chips ahead of the network."""
 
     def __post_init__(self) -> None:
-        if not 0 <= self.score <= 1:
+        if self.score is not None and not 0 <= self.score <= 1:
             raise ConfigError(f"score must be in [0, 1], got {self.score}")
         for name, most in (("batch_size", MAX_BATCH_SIZE), ("readers", MAX_READERS)):
             value = getattr(self, name)

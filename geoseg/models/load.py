@@ -53,7 +53,8 @@ def load_model(
             torchvision's detection contract.
         device: "auto" (cuda, then mps, then cpu), "cpu", "cuda", "cuda:1" or "mps".
         score_threshold: Detections below it are dropped by a torchvision network before their
-            masks are computed, in [0, 1]; None takes the spec's default or leaves the network's.
+            masks are computed, in [0, 1], the network's own score; None takes the spec's default
+            or leaves the network's.
         chip_size_px: Side of the chips that will come, where it is not the spec's: they are then
             not resized either.
 
@@ -83,7 +84,9 @@ def load_model(
     else:
         assert source.factory is not None, "a source has weights or a factory"
         module = _from_factory(source.factory, model)
-    threshold = spec.default_score_threshold if score_threshold is None else score_threshold
+    threshold = score_threshold
+    if threshold is None and spec.default_score_threshold is not None:
+        threshold = spec.raw_score(spec.default_score_threshold)
     # A factory's network keeps the size it was made for.
     size_px = chip_size_px if source.weights is not None else None
     _configure(module, score_threshold=threshold, chip_size_px=size_px)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 from geoseg.errors import ConfigError, FormatError, InputNotFoundError
+from geoseg.scores import ScoreMap
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -83,6 +84,11 @@ class ModelSpec:
     """What it was trained on, in a sentence."""
     version: str
     default_score_threshold: float | None = None
+    """Least score of a find where nobody asks for another: a probability with a calibration, else
+    the network's own."""
+    calibration: ScoreMap | None = None
+    """What the network's scores stand for: how probably a footprint is a building, matched at IoU
+    .5; None where nobody measured it."""
 
     def __post_init__(self) -> None:
         for key in ("name", "architecture", "licence", "version"):
@@ -102,17 +108,24 @@ class ModelSpec:
             raise ConfigError(f"sha256 must be 64 lower-case hex digits, got {_show(self.sha256)}")
         if self.default_score_threshold is not None:
             _check_float("default_score_threshold", self.default_score_threshold, 0.0, 1.0)
+        if self.calibration is not None and not isinstance(self.calibration, ScoreMap):
+            raise ConfigError(f"calibration must be a ScoreMap, got {_show(self.calibration)}")
 
     @property
     def num_classes(self) -> int:
         """Classes of the network's output, background included."""
         return len(self.categories) + 1
 
+    def raw_score(self, score: float) -> float:
+        """Return the network's own score for one that is a probability, where they differ."""
+        return score if self.calibration is None else self.calibration.invert(score)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the spec as JSON-ready values, keys in the order of the fields."""
         values = asdict(self)
         listed = {k: list(v) for k, v in values.items() if isinstance(v, tuple)}
-        return values | listed
+        calibration = None if self.calibration is None else self.calibration.to_dict()
+        return values | listed | {"calibration": calibration}
 
     def to_json(self) -> str:
         """Return the spec as indented JSON, ASCII only, with a final newline."""
@@ -133,6 +146,8 @@ class ModelSpec:
                 values[key] = tuple(_as_list(values, key))
             if values["gsd_range_m"] is not None:
                 values["gsd_range_m"] = tuple(_as_list(values, "gsd_range_m"))
+            if values.get("calibration") is not None:
+                values["calibration"] = ScoreMap.from_dict(values["calibration"])
             return cls(**values)
         except ConfigError as e:
             raise FormatError(f"bad model spec: {e}") from e
@@ -162,7 +177,7 @@ class ModelSpec:
             raise FormatError(f"{path}: {e}") from e
 
 
-_OPTIONAL = frozenset({"default_score_threshold"})
+_OPTIONAL = frozenset({"default_score_threshold", "calibration"})
 
 
 def _parse_object(text: str | bytes) -> dict[str, Any]:

@@ -132,7 +132,12 @@ def evaluate_model(
     pictures = document_pictures(truth, images)
     collector = Collector(predictor.model.spec.categories)
     seen = predict_pictures(
-        pictures, predictor, morphology=morphology, tally=tally, progress=progress
+        pictures,
+        predictor,
+        calibrate=options.calibrate,
+        morphology=morphology,
+        tally=tally,
+        progress=progress,
     )
     for picture, found in seen:
         shape_hw = found.window.height, found.window.width

@@ -15,6 +15,7 @@ from geoseg.footprints import make_footprints
 from geoseg.morphology import refine_chips, warn_of_nothing
 from geoseg.stages.base import Tally
 from geoseg.stages.export import OutputPlan, Outputs
+from geoseg.stages.scores import score_map
 from geoseg.stages.staging import check_apart
 from geoseg.stages.store import chips_in_rows, detections_origin, read_detections
 from geoseg.stitch import Stitcher
@@ -70,6 +71,7 @@ class FootprintMaker:
                 labels=self.origin.labels,
                 options=self.config.polygonize,
                 regular=self.config.regularize,
+                calibration=score_map(self.config.model, self.origin.calibration),
                 taken=self.ids,
             )
         with self.tally.timed("write"):
@@ -109,38 +111,55 @@ def footprints(detections: Path, plan: OutputPlan, config: Config) -> Tally:
     Args:
         detections: A file written by `infer`.
         plan: What is to be written.
-        config: Morphology, stitch and polygonize options, and the least score.
+        config: Morphology, stitch and polygonize options, and the least score: by default that of
+            `infer`.
 
     Raises:
         GeosegError: The input is damaged or an output cannot be written; nothing is left behind.
     """
     plan.check()
     check_apart(plan.paths, [detections])
-    origin = _as_made(detections_origin(detections), config)
+    found_in = detections_origin(detections)
+    config = _settled(config, found_in)
+    origin = _as_made(found_in, config)
     check_apart(plan.paths, [origin.scene_path])
     tally = Tally()
     with ExitStack() as stack:
         outputs = stack.enter_context(Outputs(plan, origin, config=config))
         make_all(
-            _counted(read_detections(detections), config, tally), origin, config, outputs, tally
+            _counted(read_detections(detections), origin.least_raw, tally),
+            origin,
+            config,
+            outputs,
+            tally,
         )
     return tally
+
+
+def _settled(config: Config, origin: Origin) -> Config:
+    """Return a config that says its least score, that of the detections where none was asked."""
+    if config.model.score is not None:
+        return config
+    chosen = score_map(config.model, origin.calibration)
+    score = origin.least_raw if chosen is None else float(chosen.apply(origin.least_raw))
+    return replace(config, model=replace(config.model, score=score))
 
 
 def _as_made(origin: Origin, config: Config) -> Origin:
     """Record the options that these footprints are made with beside those of their detections."""
     now = config.to_dict()
-    model = {**origin.config.get("model", {}), "score": config.model.score}
+    chosen = {"score": config.model.score, "calibrate": config.model.calibrate}
+    model = {**origin.config.get("model", {}), **chosen}
     names = ("morphology", "stitch", "polygonize", "regularize", "topology")
     shapes = {name: now[name] for name in names}
     return replace(origin, config={**origin.config, **shapes, "model": model})
 
 
 def _counted(
-    found: Iterable[tuple[Chip, Detections]], config: Config, tally: Tally
+    found: Iterable[tuple[Chip, Detections]], least: float, tally: Tally
 ) -> Iterable[tuple[Chip, Detections]]:
     for chip, detections in found:
-        kept = detections.take(detections.scores >= config.model.score)
+        kept = detections.take(detections.scores >= least)
         tally.chips += 1
         tally.inferred += 1
         tally.detections += len(kept)

@@ -6,11 +6,12 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from geoseg.models import load_model
+from geoseg.models import find_model, load_model
 from geoseg.predict import Predictor
 from geoseg.raster import read_batches
 from geoseg.stages.base import Progress, Silence, Tally
 from geoseg.stages.planning import open_planned
+from geoseg.stages.scores import least_raw, settled
 from geoseg.stages.staging import check_apart
 from geoseg.stages.store import DetectionWriter, check_detections_output
 from geoseg.stages.tile import limit_to_aoi, owned_area_m2
@@ -61,14 +62,16 @@ def open_work(path: str, config: Config, stack: ExitStack) -> Work:
 
 def load_predictor(config: Config, *, size_px: int) -> ChipPredictor:
     """Load the model that the config names, for chips of `size_px`, with the views it asks for."""
-    options = config.model
+    spec = find_model(config.model.name).spec
+    options = settled(config, spec).model
+    least = least_raw(options, spec.calibration)
     model = load_model(
-        options.name, device=options.device, score_threshold=options.score, chip_size_px=size_px
+        options.name, device=options.device, score_threshold=least, chip_size_px=size_px
     )
-    predictor = Predictor(model, score_threshold=options.score, batch_size=options.batch_size)
+    predictor = Predictor(model, score_threshold=least, batch_size=options.batch_size)
     if config.tta.views == "none":
         return predictor
-    return ViewsPredictor(predictor, config.tta, score_threshold=options.score)
+    return ViewsPredictor(predictor, config.tta, score_threshold=least)
 
 
 def detect(

@@ -12,6 +12,7 @@ from geoseg.errors import GeosegWarning
 from geoseg.models import find_model
 from geoseg.raster.resolution import working_grid
 from geoseg.stages.chipfolder import ChipFolder
+from geoseg.stages.scores import settled
 from geoseg.stages.store import Origin
 from geoseg.stages.tile import open_scene
 
@@ -34,6 +35,8 @@ class Planned:
     """Side of a batch's frame."""
     scene: Scene | None = None
     """The source itself where it is a scene, not a folder of chips."""
+    config: Config
+    """What was asked for, with the least score settled."""
 
 
 def open_planned(path: str, config: Config, stack: ExitStack) -> Planned:
@@ -43,6 +46,7 @@ def open_planned(path: str, config: Config, stack: ExitStack) -> Planned:
         GeosegError: The scene, the folder or the model does not serve.
     """
     spec = find_model(config.model.name).spec
+    config = settled(config, spec)
     scene = None
     source: ChipSource
     plan: ChipPlan | ListedPlan
@@ -71,7 +75,12 @@ def open_planned(path: str, config: Config, stack: ExitStack) -> Planned:
         config=config.recorded(),
     )
     return Planned(
-        source=source, plan=plan, origin=origin, size_px=max(sides, default=1), scene=scene
+        source=source,
+        plan=plan,
+        origin=origin,
+        size_px=max(sides, default=1),
+        scene=scene,
+        config=config,
     )
 
 
@@ -95,4 +104,5 @@ def _about(spec: ModelSpec) -> dict[str, object]:
         "sha256": spec.sha256,
         "licence": spec.licence,
         "attribution": list(spec.attribution),
+        "calibration": None if spec.calibration is None else spec.calibration.to_dict(),
     }

@@ -18,12 +18,13 @@ from geoseg.data.cocofile import read_coco
 from geoseg.data.cocowrite import JSON_SUFFIXES, MAX_RESULTS_PER_IMAGE, result_record
 from geoseg.detections import MASK_ON
 from geoseg.errors import GeosegWarning, ModelError
-from geoseg.models import load_model
+from geoseg.models import find_model, load_model
 from geoseg.morphology import NO_STEPS, reach_of, refine
 from geoseg.predict import Predictor
 from geoseg.raster.atomic import check_output
 from geoseg.stages.base import Progress, Silence, Tally
 from geoseg.stages.pictures import document_pictures, list_pictures, picture_batches
+from geoseg.stages.scores import calibrated, least_raw
 from geoseg.stages.staging import Staging, check_apart, output_errors
 
 if TYPE_CHECKING:
@@ -37,9 +38,10 @@ if TYPE_CHECKING:
     from geoseg.morphology import MorphologyOptions
     from geoseg.stages.pictures import Picture
 
-DEFAULTS = {"model.score": 0.05, "morphology.duplicate_ios": 0.0}
-"""Keys of a config for pictures. Lower scores add nothing to AP that could be seen, and much to the
-file; weak duplicates of what a better one may have missed add to it."""
+DEFAULTS = {"morphology.duplicate_ios": 0.0}
+"""Keys of a config for pictures: weak duplicates of what a better one may have missed add to AP."""
+LEAST_SCORE = 0.05
+"""The network's own scores below add nothing to AP that could be seen, and much to the file."""
 
 
 def predict_dir(
@@ -92,6 +94,7 @@ def predict_dir(
         pictures,
         predictor,
         morphology=morphology,
+        calibrate=options.calibrate,
         threads=options.readers,
         tally=tally,
         progress=progress,
@@ -106,8 +109,10 @@ def predict_dir(
 
 def load_for_pictures(options: ModelOptions) -> Predictor:
     """Load a model for pictures of any size."""
-    model = load_model(options.name, device=options.device, score_threshold=options.score)
-    return Predictor(model, score_threshold=options.score, batch_size=options.batch_size)
+    spec = find_model(options.name).spec
+    least = LEAST_SCORE if options.score is None else least_raw(options, spec.calibration)
+    model = load_model(options.name, device=options.device, score_threshold=least)
+    return Predictor(model, score_threshold=least, batch_size=options.batch_size)
 
 
 def predict_pictures(
@@ -115,19 +120,22 @@ def predict_pictures(
     predictor: Predictor,
     *,
     morphology: MorphologyOptions | None = None,
+    calibrate: bool = True,
     threads: int = 2,
     tally: Tally,
     progress: Progress | None = None,
 ) -> Generator[tuple[Picture, Detections], None, None]:
     """Yield each picture that can be read with what was found in it, in order, counting.
 
-    A picture is seen at its own size: nothing is resized to the model's chips.
+    A picture is seen at its own size: nothing is resized to the model's chips. Scores are
+    probabilities where the model's spec says which, unless `calibrate` is false.
 
     Raises:
         ReadError: Not one picture can be read.
         ModelError: The network's output is not what it must be.
         DeviceError: Not even one picture fits in the device's memory.
     """
+    chosen = predictor.model.spec.calibration if calibrate else None
     progress, steps = progress or Silence(), morphology or NO_STEPS
     tally.chips = len(pictures)
     progress.start("predict", len(pictures))
@@ -147,7 +155,7 @@ def predict_pictures(
             tally.inferred += 1
             refined = refine(detections, steps, gsd_m=None)
             tally.detections += len(refined)
-            yield picture, refined
+            yield picture, calibrated(refined, chosen)
         progress.advance(len(group))
     tally.check()
 

@@ -27,6 +27,7 @@ from geoseg.chips import Chip
 from geoseg.detections import Detections
 from geoseg.errors import FormatError, InputNotFoundError
 from geoseg.grid import Window
+from geoseg.scores import ScoreMap
 from geoseg.stages.base import grid_from, grid_values
 from geoseg.stages.staging import check_new_file, output_errors
 
@@ -63,13 +64,27 @@ class Origin:
     labels: dict[int, str]
     """Name of each of the model's labels."""
     model: dict[str, Any]
-    """Name, sha256, licence and attribution of the weights."""
+    """Name, sha256, licence and attribution of the weights, and what their scores stand for."""
     config: dict[str, Any]
 
     @property
-    def score(self) -> float:
-        """Least score that detections were kept at."""
-        return float(self.config.get("model", {}).get("score", 0.0))
+    def calibration(self) -> ScoreMap | None:
+        """What the network's scores stand for; None where it is not known."""
+        known = self.model.get("calibration")
+        return None if known is None else ScoreMap.from_dict(known)
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the scores of footprints, and the least score recorded, are probabilities."""
+        asked = self.config.get("model", {}).get("calibrate", True)
+        return bool(asked) and self.calibration is not None
+
+    @property
+    def least_raw(self) -> float:
+        """Least of the network's own scores that detections were kept at."""
+        score = float(self.config.get("model", {}).get("score") or 0.0)
+        calibration = self.calibration if self.is_calibrated else None
+        return score if calibration is None else calibration.invert(score)
 
     def to_json(self) -> str:
         """Return the origin as JSON text."""
@@ -106,6 +121,10 @@ def _check_types(values: dict[str, Any]) -> None:
             raise TypeError(f"{name} must be {kind.__name__}")
     if not isinstance(values["config"].get("model", {}), dict):
         raise TypeError("config.model must be dict")
+    if not isinstance(values["config"].get("model", {}).get("score"), float | int | None):
+        raise TypeError("config.model.score must be a number")
+    if (known := values["model"].get("calibration")) is not None:
+        ScoreMap.from_dict(known)
 
 
 class DetectionWriter:

@@ -38,7 +38,7 @@ def detections_key(region: Region) -> str:
         read=[config.scene.bands, config.scene.rescale],
         aoi=None if config.scene.aoi is None else file_identity(config.scene.aoi),
         chips=[scene.size_px, config.chips.overlap_px],
-        tta=None if plain else [asdict(config.tta), config.model.score],
+        tta=None if plain else [asdict(config.tta), scene.least_raw],
         model=[scene.origin.model.get(name) for name in ("name", "version", "sha256")],
         block=[*_ends(region.rows), *_ends(region.cols)],
     )
@@ -51,7 +51,7 @@ def done_block(region: Region) -> Outcome | None:
         return None
     try:
         outcome = Outcome.from_dict(seal.about["outcome"], reused=True)
-        enough = seal.about["score"] <= region.scene.config.model.score
+        enough = seal.about["score"] <= region.scene.least_raw
     except (KeyError, TypeError, ValueError):
         return None
     return outcome if enough and not outcome.failed else None
@@ -67,7 +67,7 @@ def write_block(region: Region, found: Iterable[tuple[Chip, Detections]], outcom
     with ShardWriter(region.detections_path, schema, key=detections_key(region)) as shard:
         for batches in _row_groups(found, schema):
             shard.write(pa.Table.from_batches(batches))
-        shard.about.update(outcome=outcome.to_dict(), score=region.scene.config.model.score)
+        shard.about.update(outcome=outcome.to_dict(), score=region.scene.least_raw)
 
 
 def _row_groups(

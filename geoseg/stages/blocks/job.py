@@ -238,7 +238,7 @@ def describe(path: str, config: Config, folder: Path, *, keep_masks: bool = Fals
         plan=plan if isinstance(plan, ChipPlan) else None,
         shape_chips=(plan.rows, plan.cols),
         size_px=planned.size_px,
-        config=_wherever(config),
+        config=_wherever(planned.config),
         folder=folder,
         keep_masks=keep_masks,
     )

@@ -76,7 +76,7 @@ def merged_detections(scene: SceneJob) -> Iterator[tuple[Chip, Detections]]:
             if block.detections_path.exists()
         ]
         for chip, found in heapq.merge(*parts, key=lambda item: (item[0].row, item[0].col)):
-            yield chip, found.take(found.scores >= scene.config.model.score)
+            yield chip, found.take(found.scores >= scene.least_raw)
 
 
 def _in_order(scene: SceneJob) -> Iterator[pa.Table]:

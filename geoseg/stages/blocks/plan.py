@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
 from geoseg.chips import Chip, ChipPlan, ListedPlan
+from geoseg.stages.scores import least_raw, score_map
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from geoseg.config import Config
     from geoseg.grid import Grid
+    from geoseg.scores import ScoreMap
     from geoseg.stages.store import Origin
 
 Plan: TypeAlias = ChipPlan | ListedPlan
@@ -57,6 +59,16 @@ class SceneJob:
     def grid(self) -> Grid:
         """The scene's working grid."""
         return self.origin.grid
+
+    @property
+    def calibration(self) -> ScoreMap | None:
+        """What scores become in footprints."""
+        return score_map(self.config.model, self.origin.calibration)
+
+    @property
+    def least_raw(self) -> float:
+        """Least of the network's own scores that is asked for."""
+        return least_raw(self.config.model, self.origin.calibration)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

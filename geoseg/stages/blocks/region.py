@@ -113,12 +113,13 @@ def footprints_key(region: Region, sums: Sequence[str]) -> str:
         region: The region.
         sums: SHA-256 of the shards it is stitched from.
     """
-    config = region.scene.config
+    config, calibration = region.scene.config, region.scene.calibration
     return make_key(
         stage="footprints",
         version=VERSION,
         inputs=list(sums),
-        score=config.model.score,
+        score=region.scene.least_raw,
+        calibration=None if calibration is None else calibration.to_dict(),
         morphology=asdict(config.morphology),
         stitch=asdict(config.stitch),
         polygonize=asdict(config.polygonize),
@@ -165,7 +166,7 @@ def _detections(region: Region) -> Iterator[tuple[Chip, Detections]]:
         if region.level > 0:
             yield chip, found
             continue
-        kept = found.take(found.scores >= config.model.score)
+        kept = found.take(found.scores >= region.scene.least_raw)
         yield chip, refine(kept, config.morphology, gsd_m=gsd_m)
 
 
@@ -179,6 +180,7 @@ def _write(instances: list[Instance], region: Region, shard: ShardWriter, tally:
             scene.grid,
             labels=scene.origin.labels,
             options=scene.config.polygonize,
+            calibration=scene.calibration,
             regular=scene.config.regularize,
             settled=False,
         )

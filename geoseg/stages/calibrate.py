@@ -1,0 +1,170 @@
+"""Calibrate: maps of ground that a model never saw say what its scores stand for.
+
+The result goes into the JSON beside the weights, which is replaced as a whole.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import geopandas as gpd
+import numpy as np
+import pandas as pd
+
+from geoseg.errors import ConfigError
+from geoseg.evaluate.scorefit import (
+    FitFigures,
+    Judged,
+    Method,
+    best_threshold,
+    cross_validate,
+    fit_score_map,
+    judge,
+    pooled,
+)
+from geoseg.models import ModelSpec, find_model
+from geoseg.raster.atomic import check_output, replacing
+from geoseg.stages.areas import EVERYWHERE, read_area
+from geoseg.stages.export import footprints_origin
+from geoseg.vector import read_footprints, read_vector
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from geoseg.scores import ScoreMap
+    from geoseg.stages.store import Origin
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckedMap:
+    """A map and the truth it is held against."""
+
+    footprints: Path
+    """Made by `run` or `footprints`, with a least score well below any that will be used."""
+    truth: Path
+    within: str = EVERYWHERE
+    """Area that counts: see `read_area`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Calibrated:
+    """What the scores of a model stand for, and how well that is known."""
+
+    method: Method
+    chosen: ScoreMap
+    threshold: float
+    """Least probability with the best F1, the mean over the maps."""
+    f1: tuple[float, ...]
+    """Of each map at that threshold."""
+    counts: tuple[tuple[int, int, int], ...]
+    """Of each map: footprints, right ones, buildings."""
+    cross_validated: dict[str, FitFigures]
+    """By method, each map judged by a fit to the others; empty where there is one map."""
+    sha256: str | None
+    """Of the weights."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values, for tables and JSON."""
+        return {
+            "method": self.method,
+            "threshold": self.threshold,
+            "f1 at threshold": {f"map {i}": value for i, value in enumerate(self.f1, start=1)},
+            "footprints, right, buildings": {
+                f"map {i}": ", ".join(map(str, counts))
+                for i, counts in enumerate(self.counts, start=1)
+            },
+            "cross-validated": {name: asdict(v) for name, v in self.cross_validated.items()},
+            "calibration": {
+                f"{score:.3f}": probability
+                for score, probability in zip(
+                    self.chosen.scores, self.chosen.probabilities, strict=True
+                )
+            },
+        }
+
+
+def calibrate(
+    maps: Sequence[CheckedMap], *, method: Method | Literal["auto"] = "auto"
+) -> Calibrated:
+    """Find out what the scores of the model that made some maps stand for.
+
+    Args:
+        maps: Of ground the model never saw, on different places if that can be; a least score of
+            0.05 of the network's own shows enough of what is wrong.
+        method: A family of curves; auto takes the one with the least log loss, cross-validated
+            over the maps.
+
+    Raises:
+        ConfigError: The maps are of different weights, or too few or too plain to fit to.
+        GeosegError: A file is not there or not what it should be.
+    """
+    if not maps:
+        raise ConfigError("a calibration needs a map with its truth, got none")
+    read = [_read(one) for one in maps]
+    sums = {origin.model.get("sha256") for _, origin in read}
+    if len(sums) > 1:
+        raise ConfigError("the maps must be made with the same weights, got different ones")
+    judged = [one for one, _ in read]
+    measured = cross_validate(judged) if len(judged) > 1 or method == "auto" else {}
+    if method == "auto":
+        families = {name: v.log_loss for name, v in measured.items() if name != "as they are"}
+        method = min(families, key=lambda name: families[name])  # type: ignore[assignment]
+    assert method != "auto", "it was chosen above"
+    chosen = fit_score_map(*pooled(judged), method=method)
+    threshold, f1 = best_threshold(judged, chosen)
+    return Calibrated(
+        method=method,
+        chosen=chosen,
+        threshold=threshold,
+        f1=f1,
+        counts=tuple((len(j.scores), int(j.right.sum()), j.n_truth) for j in judged),
+        cross_validated=measured,
+        sha256=sums.pop(),
+    )
+
+
+def write_calibration(model: str, found: Calibrated) -> Path:
+    """Write what was found into the spec of the weights, and return the spec's path.
+
+    Args:
+        model: A bundled name or a `.safetensors` path.
+        found: What `calibrate` returned.
+
+    Raises:
+        ConfigError: The maps were made with other weights, or the model has no file.
+        OutputError: The spec cannot be written; it stays as it was.
+    """
+    source = find_model(model)
+    if source.weights is None:
+        raise ConfigError(f"--model {model}: a factory has no spec to write a calibration to")
+    if source.spec.sha256 != found.sha256:
+        raise ConfigError(f"--model {model}: the maps were made with other weights than these")
+    path = check_output(source.weights.with_suffix(".json"), (".json",))
+    spec: ModelSpec = replace(
+        source.spec, calibration=found.chosen, default_score_threshold=found.threshold
+    )
+    with replacing(path) as temporary:
+        temporary.write_text(spec.to_json(), encoding="ascii")
+    return path
+
+
+def _read(one: CheckedMap) -> tuple[Judged, Origin]:
+    """Return a map's verdicts by the network's own scores, and where it comes from."""
+    origin = footprints_origin(one.footprints)
+    if origin is None:
+        raise ConfigError(
+            f"{one.footprints}: does not say which model made it; geoseg run writes files that do"
+        )
+    frames = list(read_footprints(one.footprints))
+    if not frames:
+        raise ConfigError(f"{one.footprints} must hold at least one footprint, it is empty")
+    pred = gpd.GeoDataFrame(pd.concat(frames, ignore_index=True), crs=frames[0].crs)
+    area = read_area(
+        one.within, crs=pred.crs, grid=origin.grid if pred.crs == origin.grid.crs else None
+    )
+    if origin.is_calibrated and origin.calibration is not None:
+        raw = origin.calibration.inverse().apply(np.clip(pred["score"].to_numpy(), 0, 1))
+        pred = pred.assign(score=raw)
+    return judge(pred, read_vector(one.truth), within=area), origin
