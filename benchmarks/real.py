@@ -54,7 +54,7 @@ def real(folder: Path, *, scores: tuple[float, ...] = SCORES) -> list[Row]:
 def _evaluate(
     scene: Scene, output: Path, score: float, gsd: Literal["auto", "native"]
 ) -> EvalResult:
-    config = Config(model=ModelOptions(score=score), scene=SceneOptions(gsd=gsd))
+    config = Config(model=ModelOptions(score=score, calibrate=False), scene=SceneOptions(gsd=gsd))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResolutionWarning)  # "native" is meant here
         run(str(scene.path), OutputPlan(vector=output), config)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from geoseg.errors import ConfigError, FormatError, InputNotFoundError
 from geoseg.models.spec import BUILDING, MAX_SPEC_BYTES, Category, ModelSpec
+from geoseg.scores import ScoreMap
 
 
 def make_spec(**changes):
@@ -33,6 +34,12 @@ texts = st.text(min_size=1, max_size=30).filter(str.isprintable)
 numbers = st.floats(0.01, 100, allow_nan=False)
 triples = st.tuples(numbers, numbers, numbers)
 
+score_maps = st.lists(st.floats(0.01, 0.99), unique=True, max_size=5).map(
+    lambda inner: ScoreMap(
+        scores=(0.0, *sorted(inner), 1.0), probabilities=(0.0, *(s / 2 for s in sorted(inner)), 1.0)
+    )
+)
+
 
 @st.composite
 def specs(draw):
@@ -52,6 +59,7 @@ def specs(draw):
         attribution=tuple(draw(st.lists(texts, max_size=3))),
         data=draw(texts),
         default_score_threshold=draw(st.none() | st.floats(0, 1)),
+        calibration=draw(st.none() | score_maps),
     )
 
 
@@ -171,3 +179,20 @@ def test_constructor_checks_types_that_json_cannot_express():
         make_spec(attribution=["a list"])
     with pytest.raises(ConfigError, match="categories"):
         make_spec(categories=(1,))
+
+
+def test_a_spec_turns_probabilities_into_its_networks_scores():
+    halved = ScoreMap(scores=(0.0, 0.8, 1.0), probabilities=(0.0, 0.4, 1.0))
+    assert make_spec(calibration=halved).raw_score(0.2) == pytest.approx(0.4)
+    assert make_spec().raw_score(0.2) == 0.2
+    with pytest.raises(ConfigError, match="calibration"):
+        make_spec(calibration={"scores": [0, 1], "probabilities": [0, 1]})
+
+
+@pytest.mark.parametrize(
+    "value", [3, [], {"scores": [0, 1]}, {"scores": [0, 1], "probabilities": [0, 0.5]}]
+)
+def test_a_spec_with_a_calibration_that_is_none_names_it(value):
+    text = json.dumps({**json.loads(make_spec().to_json()), "calibration": value})
+    with pytest.raises(FormatError, match="bad model spec: calibration"):
+        ModelSpec.from_json(text)

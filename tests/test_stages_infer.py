@@ -58,9 +58,8 @@ def test_detections_come_in_chip_order_with_their_origin(tmp_path: Path) -> None
     origin = detections_origin(tmp_path / "d.parquet")
     assert origin.labels == {1: "building"}
     assert origin.grid == town().grid
-    assert origin.config == config().recorded() | {
-        "scene": {**config().recorded()["scene"]},
-    }
+    asked = config().recorded()
+    assert origin.config == asked | {"model": {**asked["model"], "score": 0.5}}
     assert (counter.total, counter.done) == (9, 9)
     assert readers() == []
 

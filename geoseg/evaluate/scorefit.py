@@ -90,9 +90,7 @@ def judge(
         for frame in (pred, truth)
     ]
     scores = pred["score"].to_numpy(np.float64)
-    return Judged(
-        scores=scores[inside[0]], right=right[inside[0]], n_truth=int(np.sum(inside[1]))
-    )
+    return Judged(scores=scores[inside[0]], right=right[inside[0]], n_truth=int(np.sum(inside[1])))
 
 
 def fit_score_map(scores: Floats, right: NDArray[np.bool_], *, method: Method) -> ScoreMap:
