@@ -131,9 +131,8 @@ def test_another_calibration_needs_no_second_look(tmp_path: Path, model: types.M
     run_blocks([scene], [plan], cfg, progress=Silence())
     bolder = ScoreMap(scores=(0.0, RAW, 1.0), probabilities=(0.0, 0.8, 1.0))
     model.geoseg_spec = replace(SPEC, calibration=bolder)
-    run_blocks(
-        [scene], [plan], replace(cfg, model=replace(cfg.model, score=0.5)), progress=Silence()
-    )
+    higher = config(scale__run_dir=str(folder), model__score=0.5)
+    run_blocks([scene], [plan], higher, progress=Silence())
     stages = RunManifest.load(folder).stages
     assert (stages["infer"].done, stages["stitch"].reused) == (0, 0)
     assert scores(plan.vector) == {0.8}

@@ -15,7 +15,12 @@ _PATH = click.Path(path_type=Path)
 @click.command("evaluate")
 @click.option("--footprints", type=_PATH, help="Footprints to compare with --truth.")
 @click.option("--truth", type=_PATH, help="Outlines, any vector file.")
-@click.option("--within", type=_PATH, help="Area that counts, any vector file.")
+@click.option(
+    "--within",
+    default="all",
+    metavar="all|L,T,R,B|FILE",
+    help="Area that counts: a part of the scene in shares, or a vector file [all].",
+)
 @click.option("--coco", "document", type=_PATH, help="Annotated chips, a COCO document.")
 @click.option("--results", type=_PATH, help="Results for --coco that lie on disk.")
 @click.option("--images", type=_PATH, help="Folder of the chips [images/ beside the document].")
@@ -23,18 +28,22 @@ _PATH = click.Path(path_type=Path)
 @click.option("--split", default="val", show_default=True, help="Split of the manifest.")
 @click.option("--at-score", default=0.5, show_default=True, help="Score that mistakes are told at.")
 @click.option("--report", type=_PATH, help="Write a page with tables, plots and pictures, .html.")
+@options.compare_options
 @options.model_options
 @options.score_option
 @options.morphology_options
 @options.config_options
 def command(**parameters: Any) -> int:
-    """Compare a map with outlines, or a model with annotated chips.
+    """Compare a map with outlines or with another map, or a model with annotated chips.
 
     \b
     geoseg evaluate --footprints out.parquet --truth buildings.geojson
+    geoseg evaluate --footprints out.parquet --compare before.parquet --gallery changes.png
     geoseg evaluate --model weights.safetensors --coco val/annotation.json
     geoseg evaluate --results predictions.json --coco val/annotation.json
     """  # noqa: D301 - a real backspace: click's mark of lines that are not to be wrapped
+    if parameters["gallery"] is not None and parameters["compare"] is None:
+        raise click.UsageError("--gallery goes with --compare, the map to compare with")
     if (parameters["footprints"] is None) == (parameters["document"] is None):
         raise click.UsageError("give either --footprints with --truth, or --coco")
     if parameters["footprints"] is not None:
@@ -43,22 +52,34 @@ def command(**parameters: Any) -> int:
 
 
 def _evaluate_map(parameters: dict[str, Any]) -> int:
-    if parameters["truth"] is None:
+    path, truth, within = (parameters[name] for name in ("footprints", "truth", "within"))
+    if truth is None and parameters["compare"] is None:
         raise click.UsageError("--footprints needs --truth, the outlines to compare with")
+    if truth is None and parameters["report"] is not None:
+        raise click.UsageError("--report needs --truth, the outlines to compare with")
 
+    from geoseg.cli.compare import Comparison
     from geoseg.cli.report import show
-    from geoseg.stages.evaluate import evaluate_map, report_map
 
-    found = evaluate_map(parameters["footprints"], parameters["truth"], within=parameters["within"])
-    if parameters["report"] is not None:
-        report_map(parameters["report"], found)
-    show(found.as_dict(), as_json=parameters["as_json"])
+    comparison = Comparison.of(parameters)
+    values: dict[str, Any] = {}
+    if truth is not None:
+        from geoseg.stages.evaluate import evaluate_map, report_map
+
+        found = evaluate_map(path, truth, within=within)
+        if parameters["report"] is not None:
+            report_map(parameters["report"], found)
+        values = found.as_dict()
+    values |= comparison.told(path, truth=truth, within=within)
+    show(values, as_json=parameters["as_json"])
     return 0
 
 
 def _evaluate_chips(parameters: dict[str, Any]) -> int:
-    if parameters["truth"] is not None or parameters["within"] is not None:
-        raise click.UsageError("--truth and --within go with --footprints, not with --coco")
+    if any(parameters[name] is not None for name in ("truth", "compare")) or (
+        parameters["within"] != "all"
+    ):
+        raise click.UsageError("--truth, --within and --compare go with --footprints, not --coco")
     from geoseg.stages.predict_dir import DEFAULTS
 
     config = options.make_config(parameters, defaults=DEFAULTS)

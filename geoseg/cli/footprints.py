@@ -20,17 +20,29 @@ from geoseg.cli import options
 @options.shape_options
 @options.regularize_options
 @options.topology_options
+@options.compare_options
+@click.option(
+    "--truth",
+    type=click.Path(path_type=Path),
+    help="With --compare, outlines: is it better, too?",
+)
 @options.config_options
 def command(detections: Path, **parameters: Any) -> int:
     """Stitch DETECTIONS across chip borders and write footprints; no model is needed.
 
     The least score is that of `geoseg infer` unless a higher one is given.
     """
+    if parameters["compare"] is None and (parameters["gallery"] or parameters["truth"]):
+        raise click.UsageError("--gallery and --truth go with --compare, the map to compare with")
+
+    from geoseg.cli.compare import Comparison
     from geoseg.cli.report import finish
     from geoseg.stages.footprints import footprints
 
     config = options.make_config(parameters)
     plan = options.make_plan(parameters)
+    comparison = Comparison.of(parameters, outputs=plan.paths)
 
     tally = footprints(detections, plan, config)
-    return finish(tally, plan.paths, as_json=parameters["as_json"])
+    more = comparison.told(plan.vector, truth=parameters["truth"])
+    return finish(tally, [*plan.paths, *comparison.paths], as_json=parameters["as_json"], more=more)

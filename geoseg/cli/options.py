@@ -374,6 +374,19 @@ task_options = _all(
     click.option("--comment", help="Changeset comment that JOSM is to propose."),
     click.option("--source", help="Changeset source that JOSM is to propose: the imagery."),
     click.option("--hashtags", help="Changeset hashtags that JOSM is to propose."),
+compare_options = _all(
+    click.option(
+        "--compare",
+        type=click.Path(path_type=Path),
+        metavar="MAP",
+        help="Footprints made otherwise: say what became of each.",
+    ),
+    click.option(
+        "--gallery",
+        type=click.Path(path_type=Path),
+        metavar="PNG",
+        help="With --compare, draw the places that changed most.",
+    ),
 )
 output_option = click.option(
     "-o", "--output", required=True, type=click.Path(path_type=Path), help="The file to write."

@@ -122,6 +122,9 @@ def finish(
         as_json: As JSON.
         about: More facts of this verb; dicts of counts, and numbers.
     """
+    tally: Tally, outputs: list[Path], *, as_json: bool, more: dict[str, Any] | None = None
+) -> int:
+    """Print the closing summary, with more to tell below it; return the exit code."""
     summary = tally.summary()
     code = EXIT_PARTIAL if tally.failed else 0
     for name, reason in tally.failed[:FAILURES_SHOWN]:
@@ -133,6 +136,11 @@ def finish(
         click.echo(json.dumps({"exit_code": code, "outputs": paths, **summary, **(about or {})}))
     else:
         click.echo("\n".join([_text(summary, outputs), *_about(about or {})]))
+        about = _without_nan(more or {})
+        click.echo(json.dumps({"exit_code": code, "outputs": paths, **summary, **about}))
+    else:
+        click.echo(_text(summary, outputs))
+        show(more or {}, as_json=False)
     return code
 
 

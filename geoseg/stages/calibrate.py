@@ -8,12 +8,11 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import geopandas as gpd
 import numpy as np
-import pandas as pd
 
 from geoseg.errors import ConfigError
 from geoseg.evaluate.scorefit import (
+    METHODS,
     FitFigures,
     Judged,
     Method,
@@ -25,9 +24,8 @@ from geoseg.evaluate.scorefit import (
 )
 from geoseg.models import ModelSpec, find_model
 from geoseg.raster.atomic import check_output, replacing
-from geoseg.stages.areas import EVERYWHERE, read_area
-from geoseg.stages.export import footprints_origin
-from geoseg.vector import read_footprints, read_vector
+from geoseg.stages.maps import EVERYWHERE, read_area, read_map
+from geoseg.vector import read_vector
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,14 +106,13 @@ def calibrate(
         raise ConfigError("the maps must be made with the same weights, got different ones")
     judged = [one for one, _ in read]
     measured = cross_validate(judged) if len(judged) > 1 or method == "auto" else {}
-    if method == "auto":
-        families = {name: v.log_loss for name, v in measured.items() if name != "as they are"}
-        method = min(families, key=lambda name: families[name])  # type: ignore[assignment]
-    assert method != "auto", "it was chosen above"
-    chosen = fit_score_map(*pooled(judged), method=method)
+    family = method
+    if family == "auto":
+        family = min(METHODS, key=lambda name: measured[name].log_loss)
+    chosen = fit_score_map(*pooled(judged), method=family)
     threshold, f1 = best_threshold(judged, chosen)
     return Calibrated(
-        method=method,
+        method=family,
         chosen=chosen,
         threshold=threshold,
         f1=f1,
@@ -152,18 +149,12 @@ def write_calibration(model: str, found: Calibrated) -> Path:
 
 def _read(one: CheckedMap) -> tuple[Judged, Origin]:
     """Return a map's verdicts by the network's own scores, and where it comes from."""
-    origin = footprints_origin(one.footprints)
-    if origin is None:
+    pred, origin = read_map(one.footprints)
+    if origin is None or "score" not in pred:
         raise ConfigError(
             f"{one.footprints}: does not say which model made it; geoseg run writes files that do"
         )
-    frames = list(read_footprints(one.footprints))
-    if not frames:
-        raise ConfigError(f"{one.footprints} must hold at least one footprint, it is empty")
-    pred = gpd.GeoDataFrame(pd.concat(frames, ignore_index=True), crs=frames[0].crs)
-    area = read_area(
-        one.within, crs=pred.crs, grid=origin.grid if pred.crs == origin.grid.crs else None
-    )
+    area = read_area(one.within, crs=pred.crs, origin=origin)
     if origin.is_calibrated and origin.calibration is not None:
         raw = origin.calibration.inverse().apply(np.clip(pred["score"].to_numpy(), 0, 1))
         pred = pred.assign(score=raw)

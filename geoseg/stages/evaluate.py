@@ -7,16 +7,14 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import geopandas as gpd
 import numpy as np
-import pandas as pd
 import shapely
 
 from geoseg.chips import plan_chips
 from geoseg.data.cocofile import read_coco
 from geoseg.data.collect import Collector
 from geoseg.data.manifest import read_manifest
-from geoseg.errors import ConfigError, GeosegError
+from geoseg.errors import GeosegError
 from geoseg.evaluate import coco_figures, evaluate_footprints, match_footprints
 from geoseg.evaluate.calibration import calibration
 from geoseg.evaluate.classes import in_classes_of
@@ -36,13 +34,15 @@ from geoseg.evaluate.report import (
 from geoseg.evaluate.seams import seam_gap
 from geoseg.evaluate.shapes import measure_shapes
 from geoseg.raster import read_chip_image
-from geoseg.stages.export import footprints_origin
+from geoseg.stages.maps import EVERYWHERE, centred_in, read_area, read_map
 from geoseg.stages.pictures import document_pictures
 from geoseg.stages.predict_dir import load_for_pictures, predict_pictures
-from geoseg.vector import read_footprints, read_vector
+from geoseg.vector import read_vector
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import geopandas as gpd
 
     from geoseg.config import ModelOptions
     from geoseg.data.annotations import Annotations
@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from geoseg.evaluate.shapes import ShapeMeasures
     from geoseg.morphology import MorphologyOptions
     from geoseg.stages.base import Progress, Tally
+    from geoseg.stages.store import Origin
 
 PICTURES = 6
 SIZES_M = (0, 5, 8, 12, 18, 30, math.inf)  # square root of the area: sheds to blocks
@@ -170,30 +171,26 @@ def evaluate_chips(
     )
 
 
-def evaluate_map(footprints: Path, truth: Path, *, within: Path | None = None) -> MapEvaluation:
+def evaluate_map(footprints: Path, truth: Path, *, within: str = EVERYWHERE) -> MapEvaluation:
     """Compare a file of footprints with outlines.
 
     Args:
         footprints: A file of ours, or any vector file.
         truth: Outlines in any CRS.
-        within: Area in any CRS: what has its centroid inside counts.
+        within: Area, see `read_area`: what has its centroid inside counts.
 
     Raises:
         GeosegError: A file is not there or not what it should be.
     """
-    pred, chips_of = _read_footprints(footprints)
+    pred, origin = read_map(footprints)
     outlines = read_vector(truth)
-    area = None
-    if within is not None:
-        area = shapely.union_all(read_vector(within, crs=pred.crs).geometry.to_numpy())
-        pred = pred[shapely.intersects(area, shapely.centroid(pred.geometry.to_numpy()))]
-        outlines = outlines.to_crs(pred.crs)
-        outlines = outlines[
-            shapely.intersects(area, shapely.centroid(outlines.geometry.to_numpy()))
-        ]
+    area = read_area(within, crs=pred.crs, origin=origin)
+    if area is not None:
+        pred, outlines = (centred_in(area, frame.to_crs(pred.crs)) for frame in (pred, outlines))
+    chips_of = None if origin is None else _cut(origin)
     return MapEvaluation(
-        pred=pred.reset_index(drop=True),
-        truth=outlines.reset_index(drop=True),
+        pred=pred,
+        truth=outlines,
         result=evaluate_footprints(pred, outlines),
         shapes=measure_shapes(pred, outlines),
         seams=None if chips_of is None else seam_gap(pred, outlines, **chips_of),
@@ -288,18 +285,8 @@ def _confident(results: Annotations, row: int, score: float) -> list[Any]:
     ]
 
 
-def _read_footprints(path: Path) -> tuple[gpd.GeoDataFrame, dict[str, Any] | None]:
-    """Return footprints, and how their scene was cut where the file says so."""
-    try:
-        frames = list(read_footprints(path))
-    except GeosegError:
-        return read_vector(path), None
-    if not frames:
-        raise ConfigError(f"{path} must hold at least one footprint, it is empty")
-    frame = gpd.GeoDataFrame(pd.concat(frames, ignore_index=True), crs=frames[0].crs)
-    origin = footprints_origin(path)
-    if origin is None:
-        return frame, None
+def _cut(origin: Origin) -> dict[str, Any]:
+    """Return how a map's scene was cut into chips."""
     cut = origin.config.get("chips", {})
     spec_size = origin.model.get("chip_size_px", 300)
     chips = plan_chips(
@@ -308,4 +295,4 @@ def _read_footprints(path: Path) -> tuple[gpd.GeoDataFrame, dict[str, Any] | Non
         size_px=cut.get("size_px") or spec_size,
         overlap_px=cut.get("overlap_px", 60),
     )
-    return frame, {"chips": chips, "grid": origin.grid}
+    return {"chips": chips, "grid": origin.grid}

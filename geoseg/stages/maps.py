@@ -1,0 +1,89 @@
+"""Finished maps read whole, with where they come from, and the areas of them that count."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import geopandas as gpd
+import pandas as pd
+import shapely
+
+from geoseg.errors import ConfigError, FormatError, VectorError
+from geoseg.stages.export import footprints_origin
+from geoseg.vector import read_footprints, read_vector
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from pyproj import CRS
+
+    from geoseg.grid import Grid
+    from geoseg.stages.store import Origin
+
+EVERYWHERE = "all"
+
+
+def read_map(path: Path) -> tuple[gpd.GeoDataFrame, Origin | None]:
+    """Read footprints of ours, or any vector file.
+
+    Args:
+        path: In any format and CRS.
+
+    Returns:
+        At least one footprint; and where they come from, where the file says so.
+
+    Raises:
+        ConfigError: It is empty.
+        GeosegError: It is not there or not what it should be.
+    """
+    try:
+        frames = list(read_footprints(path))
+    except (FormatError, VectorError):
+        return read_vector(path), None
+    if not frames:
+        raise ConfigError(f"{path} must hold at least one footprint, it is empty")
+    frame = gpd.GeoDataFrame(pd.concat(frames, ignore_index=True), crs=frames[0].crs)
+    return frame, footprints_origin(path)
+
+
+def read_area(text: str, *, crs: CRS, origin: Origin | None) -> shapely.Geometry | None:
+    """Return the area that a word names; None for everything.
+
+    Args:
+        text: `all`; the part LEFT,TOP,RIGHT,BOTTOM of a map's scene, each from 0 to 1; or the path
+            of a vector file in any CRS.
+        crs: Of the area.
+        origin: Where the map comes from; None where that is not known.
+
+    Raises:
+        ConfigError: The part is none, or is asked for where the scene is not known.
+        GeosegError: The file is not there or is not what it should be.
+    """
+    if text == EVERYWHERE:
+        return None
+    try:
+        sides = tuple(float(word) for word in text.split(","))
+    except ValueError:
+        return shapely.union_all(read_vector(text, crs=crs).geometry.to_numpy())
+    if len(sides) != 4 or not (0 <= sides[0] < sides[2] <= 1 and 0 <= sides[1] < sides[3] <= 1):
+        raise ConfigError(
+            f"a part must be LEFT,TOP,RIGHT,BOTTOM, shares of the scene from 0 to 1, got {text}"
+        )
+    if origin is None:
+        raise ConfigError(f"the part {text} needs footprints that say which scene they are of")
+    return gpd.GeoSeries([part_of(origin.grid, sides)], crs=origin.grid.crs).to_crs(crs).iloc[0]
+
+
+def part_of(grid: Grid, sides: tuple[float, ...]) -> shapely.Polygon:
+    """Return a part (left, top, right, bottom) of a grid, shares of its sides, in its CRS."""
+    left, top, right, bottom = sides
+    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
+    return shapely.Polygon([grid.transform * (x * grid.width, y * grid.height) for x, y in corners])
+
+
+def centred_in(area: shapely.Geometry | None, frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    """Return the rows whose centroids lie in an area in their CRS, counted anew."""
+    if area is None:
+        return frame.reset_index(drop=True)
+    centres = shapely.centroid(frame.geometry.to_numpy())
+    return frame[shapely.intersects(area, centres)].reset_index(drop=True)
