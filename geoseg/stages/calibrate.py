@@ -106,9 +106,7 @@ def calibrate(
         raise ConfigError("the maps must be made with the same weights, got different ones")
     judged = [one for one, _ in read]
     measured = cross_validate(judged) if len(judged) > 1 or method == "auto" else {}
-    family = method
-    if family == "auto":
-        family = min(METHODS, key=lambda name: measured[name].log_loss)
+    family = _best(measured) if method == "auto" else method
     chosen = fit_score_map(*pooled(judged), method=family)
     threshold, f1 = best_threshold(judged, chosen)
     return Calibrated(
@@ -120,6 +118,10 @@ def calibrate(
         cross_validated=measured,
         sha256=sums.pop(),
     )
+
+
+def _best(measured: dict[str, FitFigures]) -> Method:
+    return min(METHODS, key=lambda name: measured[name].log_loss)
 
 
 def write_calibration(model: str, found: Calibrated) -> Path:
