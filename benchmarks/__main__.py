@@ -19,10 +19,12 @@ from benchmarks.memory import memory
 from benchmarks.morphology import morphology
 from benchmarks.osmfiles import osm_files
 from benchmarks.peers import peers
+from benchmarks.quality import quality
 from benchmarks.real import real
 from benchmarks.regularize import regular
 from benchmarks.report import as_page, as_table, describe_machine, write_json
 from benchmarks.scaling import scaling
+from benchmarks.second_score import second_score
 from benchmarks.stitching import stitching
 from benchmarks.training import training
 from benchmarks.tta import tta
@@ -52,6 +54,8 @@ BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "regularize": regular,
     "conflation": conflation,
     "extracts": extracts,
+    "quality": quality,
+    "second_score": second_score,
 }
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,7 @@ from benchmarks import __main__ as program
 from benchmarks import efficiency, peers, real, stitching
 from benchmarks import extracts as towns
 from benchmarks import regularize as outlines
+from benchmarks import efficiency, peers, quality, real, second_score, stitching
 from benchmarks import tta as views
 from benchmarks.clock import Times, interleave
 from benchmarks.cold import cold
@@ -29,6 +31,7 @@ from benchmarks.regularize import regular
 from benchmarks.report import as_page, as_table, describe_machine
 from benchmarks.rows import Row, at_least, at_most
 from benchmarks.scaling import scaling
+from benchmarks.scenes import town_picture
 from benchmarks.training import training
 from geoseg.testing import make_town
 
@@ -50,7 +53,7 @@ def check_rows(rows, benchmark):
 
 @pytest.fixture
 def no_real_scenes(monkeypatch):
-    for module in (efficiency, peers, real, views):
+    for module in (efficiency, peers, quality, real, second_score, views):
         monkeypatch.setattr(module, "real_scene", lambda _: None)
 
 
@@ -212,3 +215,53 @@ def test_evaluation_runs(tmp_path):
 @pytest.mark.slow
 def test_training_runs(tmp_path):
     check_rows(training(tmp_path, steps=1), "training")
+
+
+@pytest.fixture
+def towns(monkeypatch, tmp_path):
+    """Let drawn towns stand in for the real scenes."""
+    scenes = {}
+
+    def scene(name: str):
+        if name not in scenes:
+            folder = tmp_path / name
+            folder.mkdir()
+            scenes[name] = replace(town_picture(folder, size_px=300), name=name)
+        return scenes[name]
+
+    for module in (quality, second_score):
+        monkeypatch.setattr(module, "real_scene", scene)
+    parts = {"one_town": (0.0, 0.0, 1.0, 1.0), "other_town": (0.0, 0.3, 1.0, 1.0)}
+    monkeypatch.setattr(quality, "PARTS", parts)
+    monkeypatch.setattr(second_score, "PARTS", parts)
+    monkeypatch.setattr(second_score, "OTHERS", ("third_town",))
+
+
+def test_steps_are_measured_alone_and_together(tmp_path, towns):
+    steps = {
+        "coarse": {"polygonize.tolerance_m": 1.5},
+        "calibration": {"model.calibrate": True, "model.score": None},
+    }
+    table = quality.ablation(tmp_path, steps=steps)
+    assert list(table) == ["none", *steps, quality.DEFAULTS, quality.EVERYTHING]
+    assert table["coarse"].vertex_ratio < table["none"].vertex_ratio
+    assert table["calibration"].ap50 == pytest.approx(table["none"].ap50)
+    assert all(worth.seconds > 0 and 0.5 < worth.n < 2 for worth in table.values())
+    text = quality.as_markdown(table).splitlines()
+    assert len({line.count("|") for line in text}) == 1
+    assert len(text) == 2 + len(table)
+
+
+def test_a_second_score_is_judged_by_others(tmp_path, towns):
+    pytest.importorskip("sklearn")
+    rows = second_score.second_score(tmp_path)
+    check_rows(rows, "second_score")
+    assert [row.value is None for row in rows] == [False] * 3
+    assert rows[0].value > 0.8
+
+
+@pytest.mark.usefixtures("no_real_scenes")
+def test_quality_says_what_it_skipped(tmp_path):
+    for rows in (quality.quality(tmp_path), second_score.second_score(tmp_path)):
+        assert [row.value for row in rows] == [None]
+        assert rows[0].note

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import geopandas as gpd
+import numpy as np
 import pandas as pd
 import shapely
 
@@ -77,8 +78,9 @@ def read_area(text: str, *, crs: CRS, origin: Origin | None) -> shapely.Geometry
 def part_of(grid: Grid, sides: tuple[float, ...]) -> shapely.Polygon:
     """Return a part (left, top, right, bottom) of a grid, shares of its sides, in its CRS."""
     left, top, right, bottom = sides
-    corners = [(left, top), (right, top), (right, bottom), (left, bottom)]
-    return shapely.Polygon([grid.transform * (x * grid.width, y * grid.height) for x, y in corners])
+    rows = np.array([top, top, bottom, bottom]) * grid.height
+    cols = np.array([left, right, right, left]) * grid.width
+    return shapely.Polygon(np.column_stack(grid.xy(rows, cols)))
 
 
 def centred_in(area: shapely.Geometry | None, frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:

@@ -1,0 +1,249 @@
+"""What each step of post-processing is worth, alone and together, on ground nobody trained on.
+
+`python -m benchmarks.quality` prints the table of docs/quality.md.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, fields
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Final
+
+import geopandas as gpd
+import numpy as np
+
+from benchmarks.rows import Row, at_least
+from benchmarks.scenes import NOT_HERE, real_scene
+from geoseg.config import load_config
+from geoseg.evaluate import evaluate_footprints
+from geoseg.evaluate.shapes import measure_shapes
+from geoseg.models import find_model
+from geoseg.raster import Scene as Raster
+from geoseg.stages.export import OutputPlan
+from geoseg.stages.footprints import footprints
+from geoseg.stages.infer import infer
+from geoseg.stages.maps import centred_in, part_of
+from geoseg.stages.scores import least_raw, settled
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import shapely
+
+    from benchmarks.scenes import Scene
+    from geoseg.config import Config
+
+Options = dict[str, Any]
+
+PARTS: Final = {
+    "banepa_outskirts_c0": (0.0, 0.0, 1.0, 1.0),
+    "banepa_outskirts_c1": (0.0, 0.0, 1.0, 1.0),
+    "banepa_town": (0.0, 0.8, 1.0, 1.0),
+    "zanzibar_c1": (0.7, 0.0, 1.0, 1.0),
+}
+"""Scenes, and the part of each (left, top, right, bottom) that the bundled network never saw."""
+LOW: Final = 0.05
+"""The network's own score down to which finds count for AP50."""
+PLAIN: Final[Options] = {
+    "model.calibrate": False,
+    "model.score": 0.5,
+    "topology.overlaps": "keep",
+}
+"""Nothing but stitching and tracing."""
+STEPS: Final[dict[str, Options]] = {
+    "calibration": {"model.calibrate": True, "model.score": None},
+    "tta d4": {"tta.views": "d4"},
+    "topology": {"topology.overlaps": "settle"},
+}
+"""What each step sets; None leaves it to the default."""
+DEFAULTS: Final = "defaults"
+EVERYTHING: Final = "all together"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Worth:
+    """Means over the parts; seconds are of all of them."""
+
+    ap50: float
+    """Of all finds that score `LOW` or more."""
+    f1: float
+    """F1@.5 of a map at its least score, as are the figures below."""
+    boundary_iou: float
+    vertex_ratio: float
+    max_tangent_angle_error_deg: float
+    n: float
+    """Footprints over buildings."""
+    seconds: float
+    """Inference and footprints, without loading the model."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Part:
+    """A piece of a scene to measure on."""
+
+    scene: Scene
+    area: gpd.GeoSeries
+    """One polygon."""
+    aoi: Path
+    """The same in a file: only these chips are looked at."""
+
+
+def quality(folder: Path, *, steps: Mapping[str, Options] = STEPS) -> list[Row]:
+    """Measure what each step of post-processing is worth on ground the network never saw.
+
+    Banepa's outskirts, the southern fifth of its town and the eastern 30% of a village in
+    Zanzibar; every figure is the mean of the four. A step is what it sets in the config, over
+    nothing but stitching and tracing at score 0.5 of the network's own; "defaults" is a run
+    without options, and "all together" every step at once. AP50 counts all finds down to
+    0.05, the others a map as it is made.
+    """
+    table = ablation(folder, steps=steps)
+    if not table:
+        return [Row(benchmark="quality", name="steps", value=None, note=NOT_HERE)]
+    rows = [
+        Row(benchmark="quality", name=f"F1@.5, {name}", value=round(worth.f1, 4), note=_note(worth))
+        for name, worth in table.items()
+    ]
+    gain = table[DEFAULTS].f1 - table["none"].f1
+    judged = Row(
+        benchmark="quality",
+        name="F1@.5 of defaults over none",
+        value=round(gain, 4),
+        **at_least(0.0),
+    )
+    return [*rows, judged]
+
+
+def ablation(folder: Path, *, steps: Mapping[str, Options] = STEPS) -> dict[str, Worth]:
+    """Return the worth of no step, of each alone, of the defaults and of all together.
+
+    Args:
+        folder: For what is found on the way, which serves several steps.
+        steps: What each sets.
+
+    Returns:
+        By name, in the order measured; empty where the scenes are not at hand.
+    """
+    parts = [part for name, sides in PARTS.items() if (part := open_part(name, sides, folder))]
+    if len(parts) < len(PARTS):
+        return {}
+    every = {key: value for options in steps.values() for key, value in options.items()}
+    runs = {"none": PLAIN}
+    runs |= {name: PLAIN | options for name, options in steps.items()}
+    runs |= {DEFAULTS: {}, EVERYTHING: PLAIN | every}
+    found = _Found(folder=folder)
+    return {name: _worth(parts, options, found) for name, options in runs.items()}
+
+
+def open_part(name: str, sides: tuple[float, float, float, float], folder: Path) -> Part | None:
+    """Return a part of a real scene, or None where that is not here."""
+    scene = real_scene(name)
+    if scene is None:
+        return None
+    with Raster.open(str(scene.path), gsd="native") as raster:
+        area = gpd.GeoSeries([part_of(raster.grid, sides)], crs=raster.grid.crs)
+    aoi = folder / f"{name}.aoi.gpkg"
+    area.to_frame("geometry").to_file(aoi)
+    return Part(scene=scene, area=area, aoi=aoi)
+
+
+class _Found:
+    """Detections by scene, views and least score: found once, with the seconds it took."""
+
+    def __init__(self, *, folder: Path) -> None:
+        self._folder = folder
+        self._done: dict[tuple[object, ...], tuple[Path, float]] = {}
+
+    def get(self, part: Part, config: Config, *, least: float) -> tuple[Path, float]:
+        """Return detections of at least a score of the network's own."""
+        key = (part.scene.name, config.tta, round(least, 6))
+        if key not in self._done:
+            path = self._folder / f"{part.scene.name}-{config.tta.views}-{least:.6f}.parquet"
+            asked = load_config(
+                options={
+                    "scene.aoi": str(part.aoi),
+                    "tta.views": config.tta.views,
+                    "model.score": least,
+                    "model.calibrate": False,
+                    "model.device": "cpu",
+                }
+            )
+            tally = infer(str(part.scene.path), path, asked)
+            self._done[key] = path, tally.seconds["infer"]
+        return self._done[key]
+
+
+def _worth(parts: list[Part], options: Options, found: _Found) -> Worth:
+    given = {key: value for key, value in options.items() if value is not None}
+    config = load_config(options=given)
+    least = _least_raw(config)
+    each = [_measured(part, given, found, least) for part in parts]
+    means = {f.name: float(np.mean([getattr(one, f.name) for one in each])) for f in fields(Worth)}
+    return Worth(**means | {"seconds": sum(one.seconds for one in each)})
+
+
+def _measured(part: Part, options: Options, found: _Found, least: float) -> Worth:
+    low, _ = _mapped(part, options | {"model.calibrate": False, "model.score": LOW}, found, LOW)
+    pred, seconds = _mapped(part, options, found, least)
+    truth = _inside(part, part.scene.truth.to_crs(pred.crs))
+    result, shapes = evaluate_footprints(pred, truth), measure_shapes(pred, truth)
+    return Worth(
+        ap50=evaluate_footprints(low, truth).ap50,
+        f1=result.at(0.5).f1,
+        boundary_iou=shapes.boundary_iou,
+        vertex_ratio=shapes.vertex_ratio,
+        max_tangent_angle_error_deg=shapes.max_tangent_angle_error_deg,
+        n=len(pred) / len(truth),
+        seconds=seconds,
+    )
+
+
+def _mapped(
+    part: Part, options: Options, found: _Found, least: float
+) -> tuple[gpd.GeoDataFrame, float]:
+    config = load_config(options=options)
+    detections, seconds = found.get(part, config, least=least)
+    output = detections.with_suffix(".map.parquet")
+    start = time.perf_counter()
+    footprints(detections, OutputPlan(vector=output), config)
+    seconds += time.perf_counter() - start
+    return _inside(part, gpd.read_parquet(output)), seconds
+
+
+def _inside(part: Part, frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    area: shapely.Geometry = part.area.to_crs(frame.crs).iloc[0]
+    return centred_in(area, frame)
+
+
+def _least_raw(config: Config) -> float:
+    """Return the network's own score that a run of this config keeps finds down to."""
+    spec = find_model(config.model.name).spec
+    return least_raw(settled(config, spec).model, spec.calibration)
+
+
+def _note(worth: Worth) -> str:
+    return (
+        f"AP50 {worth.ap50:.3f}, boundary IoU {worth.boundary_iou:.3f}, "
+        f"N ratio {worth.vertex_ratio:.2f}, tangent {worth.max_tangent_angle_error_deg:.1f} deg, "
+        f"{worth.n:.2f} footprints a building, {worth.seconds:.1f} s"
+    )
+
+
+def as_markdown(table: Mapping[str, Worth]) -> str:
+    """Return the table of docs/quality.md."""
+    head = "step|AP50|F1@.5|boundary IoU|N ratio|max tangent angle error|per building|seconds"
+    columns = head.split("|")
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    lines += [
+        f"| {name} | {w.ap50:.3f} | {w.f1:.3f} | {w.boundary_iou:.3f} | {w.vertex_ratio:.2f} "
+        f"| {w.max_tangent_angle_error_deg:.1f}° | {w.n:.2f} | {w.seconds:.1f} |"
+        for name, w in table.items()
+    ]
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    with TemporaryDirectory(prefix="geoseg-quality-") as work:
+        print(as_markdown(ablation(Path(work))) or NOT_HERE)
