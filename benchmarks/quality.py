@@ -1,12 +1,16 @@
 """What each step of post-processing is worth, alone and together, on ground nobody trained on.
 
-`python -m benchmarks.quality` prints the table of docs/quality.md.
+`python -m benchmarks.quality [FOLDER]` prints the table of docs/quality.md; a folder keeps what the
+network found for another time.
 """
 
 from __future__ import annotations
 
+import hashlib
+import sys
 import time
-from dataclasses import dataclass, fields
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
@@ -21,19 +25,25 @@ from geoseg.evaluate import evaluate_footprints
 from geoseg.evaluate.shapes import measure_shapes
 from geoseg.models import find_model
 from geoseg.raster import Scene as Raster
+from geoseg.stages.base import Silence, Tally
 from geoseg.stages.export import OutputPlan
 from geoseg.stages.footprints import footprints
-from geoseg.stages.infer import infer
+from geoseg.stages.infer import detect, load_predictor, open_work
 from geoseg.stages.maps import centred_in, part_of
 from geoseg.stages.scores import least_raw, settled
+from geoseg.stages.store import DetectionWriter
+from geoseg.tta import TtaOptions, ViewsPredictor
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     import shapely
 
     from benchmarks.scenes import Scene
+    from geoseg.chips import Chip, ChipBatch
     from geoseg.config import Config
+    from geoseg.detections import Detections
+    from geoseg.tta import ChipPredictor
 
 Options = dict[str, Any]
 
@@ -76,7 +86,7 @@ class Worth:
     n: float
     """Footprints over buildings."""
     seconds: float
-    """Inference and footprints, without loading the model."""
+    """Inference of all finds down to `LOW`, and footprints; without loading the model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -150,43 +160,101 @@ def open_part(name: str, sides: tuple[float, float, float, float], folder: Path)
 
 
 class _Found:
-    """Detections by scene, views and least score: found once, with the seconds it took."""
+    """Detections by scene, views and least score; each view is looked at once, at the low score.
+
+    They are kept in the folder: the same weights and scores need no second look.
+    """
 
     def __init__(self, *, folder: Path) -> None:
         self._folder = folder
-        self._done: dict[tuple[object, ...], tuple[Path, float]] = {}
+        self._memories: dict[str, _Memory] = {}
 
     def get(self, part: Part, config: Config, *, least: float) -> tuple[Path, float]:
-        """Return detections of at least a score of the network's own."""
-        key = (part.scene.name, config.tta, round(least, 6))
-        if key not in self._done:
-            path = self._folder / f"{part.scene.name}-{config.tta.views}-{least:.6f}.parquet"
-            asked = load_config(
-                options={
-                    "scene.aoi": str(part.aoi),
-                    "tta.views": config.tta.views,
-                    "model.score": least,
-                    "model.calibrate": False,
-                    "model.device": "cpu",
-                }
+        """Return detections, and the seconds of inference at the low score.
+
+        Those of a single view hold those of every higher score; of several views they do not.
+        """
+        if config.tta.views == "none":
+            least = LOW
+        spec = find_model(config.model.name).spec
+        stem = f"{part.scene.name}-{str(spec.sha256)[:8]}-{config.tta.views}-{least:.6f}"
+        path, clock = (self._folder / f"{stem}{suffix}" for suffix in (".parquet", ".seconds"))
+        if not clock.exists():
+            seconds = self._find(part, config.tta, least, path)
+            clock.write_text(f"{seconds:.3f}", encoding="ascii")
+        return path, float(clock.read_text(encoding="ascii"))
+
+    def _find(self, part: Part, tta: TtaOptions, least: float, path: Path) -> float:
+        options = {"scene.aoi": str(part.aoi), "model.score": LOW, "model.calibrate": False}
+        config = replace(load_config(options=options | {"model.device": "cpu"}), tta=tta)
+        with ExitStack() as stack:
+            work = open_work(str(part.scene.path), config, stack)
+            plain = replace(config, tta=TtaOptions())
+            memory = self._memories.setdefault(
+                part.scene.name, _Memory(load_predictor(plain, size_px=work.size_px))
             )
-            tally = infer(str(part.scene.path), path, asked)
-            self._done[key] = path, tally.seconds["infer"]
-        return self._done[key]
+            memory.least, memory.seconds = least, 0.0
+            predictor: ChipPredictor = memory
+            if tta.views != "none":
+                predictor = ViewsPredictor(memory, tta, score_threshold=least)
+            tally = Tally()
+            with (
+                DetectionWriter(path, work.origin) as writer,
+                closing(detect(work, predictor, config, tally, Silence())) as found,
+            ):
+                for chip, detections in found:
+                    writer.write(chip, detections)
+        return tally.seconds["infer"] + memory.seconds
+
+
+class _Memory:
+    """A predictor that looks at the same pixels once, and knows how long that took."""
+
+    def __init__(self, predictor: ChipPredictor) -> None:
+        self._predictor = predictor
+        self._known: dict[bytes, tuple[Detections, float]] = {}
+        self.least = LOW
+        """Least score of what comes out."""
+        self.seconds = 0.0
+        """Of the network, for what was known already."""
+
+    @property
+    def batch_size(self) -> int:
+        """Chips of a batch."""
+        return self._predictor.batch_size
+
+    def stream(self, batches: Iterable[ChipBatch]) -> Iterator[tuple[Chip, Detections]]:
+        """Yield each chip with what was found in it, in the order the chips come."""
+        for batch in batches:
+            keys = [
+                hashlib.blake2b(image.tobytes() + repr(chip).encode()).digest()
+                for image, chip in zip(batch.images, batch.chips, strict=True)
+            ]
+            if all(key in self._known for key in keys):
+                self.seconds += sum(self._known[key][1] for key in keys)
+            else:
+                start = time.perf_counter()
+                found = [detections for _, detections in self._predictor.stream([batch])]
+                took = (time.perf_counter() - start) / len(keys)
+                self._known |= {k: (f, took) for k, f in zip(keys, found, strict=True)}
+            for key, chip in zip(keys, batch.chips, strict=True):
+                found_, _ = self._known[key]
+                yield chip, found_.take(found_.scores >= self.least)
 
 
 def _worth(parts: list[Part], options: Options, found: _Found) -> Worth:
     given = {key: value for key, value in options.items() if value is not None}
     config = load_config(options=given)
-    least = _least_raw(config)
-    each = [_measured(part, given, found, least) for part in parts]
+    config = settled(config, find_model(config.model.name).spec)
+    each = [_measured(part, config, found) for part in parts]
     means = {f.name: float(np.mean([getattr(one, f.name) for one in each])) for f in fields(Worth)}
     return Worth(**means | {"seconds": sum(one.seconds for one in each)})
 
 
-def _measured(part: Part, options: Options, found: _Found, least: float) -> Worth:
-    low, _ = _mapped(part, options | {"model.calibrate": False, "model.score": LOW}, found, LOW)
-    pred, seconds = _mapped(part, options, found, least)
+def _measured(part: Part, config: Config, found: _Found) -> Worth:
+    every = replace(config, model=replace(config.model, calibrate=False, score=LOW))
+    low, _ = _mapped(part, every, found)
+    pred, seconds = _mapped(part, config, found)
     truth = _inside(part, part.scene.truth.to_crs(pred.crs))
     result, shapes = evaluate_footprints(pred, truth), measure_shapes(pred, truth)
     return Worth(
@@ -200,10 +268,10 @@ def _measured(part: Part, options: Options, found: _Found, least: float) -> Wort
     )
 
 
-def _mapped(
-    part: Part, options: Options, found: _Found, least: float
-) -> tuple[gpd.GeoDataFrame, float]:
-    config = load_config(options=options)
+def _mapped(part: Part, config: Config, found: _Found) -> tuple[gpd.GeoDataFrame, float]:
+    """Return the footprints of a part, and the seconds that inference and they took."""
+    spec = find_model(config.model.name).spec
+    least = least_raw(config.model, spec.calibration)
     detections, seconds = found.get(part, config, least=least)
     output = detections.with_suffix(".map.parquet")
     start = time.perf_counter()
@@ -215,12 +283,6 @@ def _mapped(
 def _inside(part: Part, frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
     area: shapely.Geometry = part.area.to_crs(frame.crs).iloc[0]
     return centred_in(area, frame)
-
-
-def _least_raw(config: Config) -> float:
-    """Return the network's own score that a run of this config keeps finds down to."""
-    spec = find_model(config.model.name).spec
-    return least_raw(settled(config, spec).model, spec.calibration)
 
 
 def _note(worth: Worth) -> str:
@@ -244,6 +306,11 @@ def as_markdown(table: Mapping[str, Worth]) -> str:
     return "\n".join(lines)
 
 
-if __name__ == "__main__":
+def main(words: list[str]) -> None:
+    """Print the table, keeping detections in a folder where one is named."""
     with TemporaryDirectory(prefix="geoseg-quality-") as work:
-        print(as_markdown(ablation(Path(work))) or NOT_HERE)
+        print(as_markdown(ablation(Path(words[0] if words else work))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
