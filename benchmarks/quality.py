@@ -309,7 +309,8 @@ def as_markdown(table: Mapping[str, Worth]) -> str:
 def main(words: list[str]) -> None:
     """Print the table, keeping detections in a folder where one is named."""
     with TemporaryDirectory(prefix="geoseg-quality-") as work:
-        print(as_markdown(ablation(Path(words[0] if words else work))))
+        table = ablation(Path(words[0] if words else work))
+    print(as_markdown(table) if table else NOT_HERE)
 
 
 if __name__ == "__main__":
