@@ -55,7 +55,7 @@ BENCHMARKS: dict[str, Callable[[Path], list[Row]]] = {
     "conflation": conflation,
     "extracts": extracts,
     "quality": quality,
-    "second_score": second_score,
+    "second-score": second_score,
 }
 
 

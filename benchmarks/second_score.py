@@ -75,9 +75,9 @@ def second_score(folder: Path) -> list[Row]:
     """
     scenes = [real_scene(name) for name in (*PARTS, *OTHERS)]
     if any(scene is None for scene in scenes):
-        return [Row(benchmark="second_score", name="AP50", value=None, note=NOT_HERE)]
+        return [Row(benchmark="second-score", name="AP50", value=None, note=NOT_HERE)]
     if importlib.util.find_spec("sklearn") is None:
-        return [Row(benchmark="second_score", name="AP50", value=None, note=MISSING)]
+        return [Row(benchmark="second-score", name="AP50", value=None, note=MISSING)]
     samples = [_sample(scene, folder) for scene in scenes if scene is not None]
     judges: dict[str, Callable[[Sample, Sample], bool]] = {
         "fitted to other scenes": lambda one, other: one.name != other.name,
@@ -102,7 +102,7 @@ def _row(name: str, worths: Sequence[tuple[float, float]]) -> Row:
     ap50, f1 = np.mean(worths, axis=0).tolist()
     parts = ", ".join(f"{ap:.3f}" for ap, _ in worths)
     return Row(
-        benchmark="second_score",
+        benchmark="second-score",
         name=f"AP50, {name}",
         value=round(ap50, 4),
         note=f"best F1 {f1:.3f}; by part {parts}",

@@ -255,7 +255,7 @@ def test_steps_are_measured_alone_and_together(tmp_path, towns):
 def test_a_second_score_is_judged_by_others(tmp_path, towns):
     pytest.importorskip("sklearn")
     rows = second_score.second_score(tmp_path)
-    check_rows(rows, "second_score")
+    check_rows(rows, "second-score")
     assert [row.value is None for row in rows] == [False] * 3
     assert rows[0].value > 0.8
 
