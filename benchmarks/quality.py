@@ -59,15 +59,25 @@ LOW: Final = 0.05
 PLAIN: Final[Options] = {
     "model.calibrate": False,
     "model.score": 0.5,
+    "morphology.duplicate_ios": 0.0,
     "topology.overlaps": "keep",
 }
 """Nothing but stitching and tracing."""
 STEPS: Final[dict[str, Options]] = {
-    "calibration": {"model.calibrate": True, "model.score": None},
     "tta d4": {"tta.views": "d4"},
+    "duplicates": {"morphology.duplicate_ios": 0.6},
+    "erode, dilate 1px": {"morphology.erode": "1px", "morphology.dilate": "1px"},
+    "close 2px": {"morphology.close": "2px"},
+    "dilate 1px": {"morphology.dilate": "1px"},
+    "claims": {"morphology.claims": "score"},
+    "fragments joined": {"morphology.join": 0.8},
+    "terraces split": {"morphology.split": 0.5},
     "topology": {"topology.overlaps": "settle"},
+    "calibration": {"model.calibrate": True, "model.score": None},
 }
 """What each step sets; None leaves it to the default."""
+TOGETHER: Final = ("tta d4", "duplicates", "topology", "calibration")
+"""The steps of the last row: those that earned their place alone."""
 DEFAULTS: Final = "defaults"
 EVERYTHING: Final = "all together"
 
@@ -139,12 +149,17 @@ def ablation(folder: Path, *, steps: Mapping[str, Options] = STEPS) -> dict[str,
     parts = [part for name, sides in PARTS.items() if (part := open_part(name, sides, folder))]
     if len(parts) < len(PARTS):
         return {}
-    every = {key: value for options in steps.values() for key, value in options.items()}
+    every = _union(steps, [name for name in TOGETHER if name in steps] or list(steps))
     runs = {"none": PLAIN}
     runs |= {name: PLAIN | options for name, options in steps.items()}
     runs |= {DEFAULTS: {}, EVERYTHING: PLAIN | every}
     found = _Found(folder=folder)
     return {name: _worth(parts, options, found) for name, options in runs.items()}
+
+
+def _union(steps: Mapping[str, Options], names: Iterable[str]) -> Options:
+    """Return what several steps set."""
+    return {key: value for name in names for key, value in steps[name].items()}
 
 
 def open_part(name: str, sides: tuple[float, float, float, float], folder: Path) -> Part | None:

@@ -131,10 +131,10 @@ def test_a_map_is_never_judged_by_itself():
         cross_validate(maps[:1])
 
 
-def test_the_threshold_is_that_of_a_loop():
+def test_the_threshold_is_amid_those_that_a_loop_finds_good():
     maps = [drawn(lambda s: s**2, n=60, seed=seed) for seed in range(3)]
     fitted = fit_score_map(maps[0].scores, maps[0].right, method="logistic")
-    best, f1 = best_threshold(maps, fitted)
+    chosen, f1 = best_threshold(maps, fitted)
     by_loop = {}
     for least in THRESHOLDS.tolist():
         each = []
@@ -143,8 +143,10 @@ def test_the_threshold_is_that_of_a_loop():
             hits = int((kept & one.right).sum())
             each.append(2 * hits / (int(kept.sum()) + one.n_truth))
         by_loop[least] = float(np.mean(each))
-    assert by_loop[best] == pytest.approx(max(by_loop.values()))
-    assert np.mean(f1) == pytest.approx(by_loop[best])
+    good = [least for least, mean in by_loop.items() if mean >= max(by_loop.values()) - 0.01]
+    assert min(good) <= chosen <= max(good)
+    assert abs(sum(g < chosen for g in good) - sum(g > chosen for g in good)) <= 1
+    assert np.mean(f1) == pytest.approx(by_loop[chosen])
 
 
 def test_a_map_is_judged_inside_by_outlines_everywhere():
@@ -168,4 +170,4 @@ def test_nothing_found_where_nothing_is_has_no_f1():
     nothing = Judged(scores=np.zeros(0), right=np.zeros(0, bool), n_truth=0)
     assert nothing.f1(0.5) == 0
     plain = ScoreMap(scores=(0.0, 1.0), probabilities=(0.0, 1.0))
-    assert best_threshold([nothing], plain) == (0.05, (0.0,))
+    assert best_threshold([nothing], plain) == (0.5, (0.0,))

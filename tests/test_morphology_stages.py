@@ -176,7 +176,7 @@ class Twice:
     """A predictor that shows one thing twice in every picture."""
 
     batch_size = 1
-    model = SimpleNamespace(module=object(), spec=SimpleNamespace(sha256=None))
+    model = SimpleNamespace(module=object(), spec=SimpleNamespace(sha256=None, calibration=None))
 
     def stream(self, batches: Iterable[ChipBatch]) -> Iterator[tuple[Chip, Detections]]:
         for batch in batches:

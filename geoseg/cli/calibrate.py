@@ -46,7 +46,7 @@ def command(
 ) -> int:
     """Turn a model's scores into probabilities, from maps that can be compared with the truth.
 
-    Fits what share of footprints of each score is right, and the score threshold with the best F1;
+    Fits what share of footprints of each score is right, and a score threshold with a good F1;
     writes both into the .json beside the weights. Footprints then carry probabilities, and --score
     is one.
 

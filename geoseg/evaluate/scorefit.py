@@ -32,6 +32,8 @@ METHODS: Final[tuple[Method, ...]] = get_args(Method)
 
 THRESHOLDS: Final = np.arange(0.05, 0.951, 0.05).round(2)
 """Least probabilities that are tried: finer ones would fit the maps at hand."""
+NEAR_F1: Final = 0.01
+"""Differences of F1 that a few buildings make."""
 LEAST_PROBABILITY: Final = 1e-4  # a surprise costs no more than this in the log loss
 _LOGITS: Final = np.arange(-7, 7.1, 0.5)  # knots of curves that are smooth
 _SLOPE_SHARE: Final = 0.02  # of the identity in isotonic curves: no two scores become one
@@ -149,11 +151,16 @@ def cross_validate(maps: Sequence[Judged]) -> dict[str, FitFigures]:
 
 
 def best_threshold(maps: Sequence[Judged], fitted: ScoreMap) -> tuple[float, tuple[float, ...]]:
-    """Return the least probability at which F1 is best, the mean over maps, and each map's F1."""
+    """Return a least probability at which F1 is good, and each map's F1 there.
+
+    F1, the mean over maps, is flat around its best, and where exactly that lies is chance: the
+    middle is taken of all thresholds that come near it.
+    """
     least = fitted.inverse().apply(THRESHOLDS)
     f1 = np.array([[one.f1(float(score)) for one in maps] for score in least])
-    best = int(f1.mean(axis=1).argmax())
-    return float(THRESHOLDS[best]), tuple(f1[best].tolist())
+    near = np.flatnonzero(f1.mean(axis=1) >= f1.mean(axis=1).max() - NEAR_F1)
+    middle = int(near[len(near) // 2])
+    return float(THRESHOLDS[middle]), tuple(f1[middle].tolist())
 
 
 def pooled(maps: Sequence[Judged]) -> tuple[Floats, NDArray[np.bool_]]:

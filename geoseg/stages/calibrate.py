@@ -53,7 +53,7 @@ class Calibrated:
     method: Method
     chosen: ScoreMap
     threshold: float
-    """Least probability with the best F1, the mean over the maps."""
+    """A least probability with a good F1, the mean over the maps: see `best_threshold`."""
     f1: tuple[float, ...]
     """Of each map at that threshold."""
     counts: tuple[tuple[int, int, int], ...]
@@ -156,6 +156,8 @@ def _read(one: CheckedMap) -> tuple[Judged, Origin]:
         raise ConfigError(
             f"{one.footprints}: does not say which model made it; geoseg run writes files that do"
         )
+    if origin.config.get("morphology", {}).get("score", "model") != "model":
+        raise ConfigError(f"{one.footprints}: must carry the network's scores (morphology.score)")
     area = read_area(one.within, crs=pred.crs, origin=origin)
     if origin.is_calibrated and origin.calibration is not None:
         raw = origin.calibration.inverse().apply(np.clip(pred["score"].to_numpy(), 0, 1))

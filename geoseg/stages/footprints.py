@@ -72,6 +72,7 @@ class FootprintMaker:
                 options=self.config.polygonize,
                 regular=self.config.regularize,
                 calibration=score_map(self.config.model, self.origin.calibration),
+                calibration=score_map(self.config, self.origin.calibration),
                 taken=self.ids,
             )
         with self.tally.timed("write"):
@@ -140,7 +141,7 @@ def _settled(config: Config, origin: Origin) -> Config:
     """Return a config that says its least score, that of the detections where none was asked."""
     if config.model.score is not None:
         return config
-    chosen = score_map(config.model, origin.calibration)
+    chosen = origin.calibration if config.model.calibrate else None
     score = origin.least_raw if chosen is None else float(chosen.apply(origin.least_raw))
     return replace(config, model=replace(config.model, score=score))
 

@@ -128,15 +128,17 @@ def predict_pictures(
     """Yield each picture that can be read with what was found in it, in order, counting.
 
     A picture is seen at its own size: nothing is resized to the model's chips. Scores are
-    probabilities where the model's spec says which, unless `calibrate` is false.
+    probabilities where the model's spec says which, unless `calibrate` is false or the steps make
+    scores of their own.
 
     Raises:
         ReadError: Not one picture can be read.
         ModelError: The network's output is not what it must be.
         DeviceError: Not even one picture fits in the device's memory.
     """
-    chosen = predictor.model.spec.calibration if calibrate else None
     progress, steps = progress or Silence(), morphology or NO_STEPS
+    is_own = calibrate and steps.score == "model"
+    chosen = predictor.model.spec.calibration if is_own else None
     tally.chips = len(pictures)
     progress.start("predict", len(pictures))
 

@@ -31,9 +31,14 @@ def settled(config: Config, spec: ModelSpec) -> Config:
     return replace(config, model=replace(config.model, score=score))
 
 
-def score_map(options: ModelOptions, calibration: ScoreMap | None) -> ScoreMap | None:
-    """Return what scores become before a user sees them; None where they stay the network's."""
-    return calibration if options.calibrate else None
+def score_map(config: Config, calibration: ScoreMap | None) -> ScoreMap | None:
+    """Return what scores become before a user sees them.
+
+    None where they stay as they are: because that was asked for, because nobody measured what they
+    stand for, or because they are no longer the network's (`morphology.score`).
+    """
+    is_own = config.morphology.score == "model"
+    return calibration if config.model.calibrate and is_own else None
 
 
 def least_raw(options: ModelOptions, calibration: ScoreMap | None) -> float:
@@ -44,7 +49,7 @@ def least_raw(options: ModelOptions, calibration: ScoreMap | None) -> float:
         calibration: What the network's scores stand for, if that is known.
     """
     score = DEFAULT_SCORE if options.score is None else options.score
-    chosen = score_map(options, calibration)
+    chosen = calibration if options.calibrate else None
     return score if chosen is None else chosen.invert(score)
 
 

@@ -75,7 +75,7 @@ class Origin:
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether the scores of footprints, and the least score recorded, are probabilities."""
+        """Whether the least score recorded, and the scores of footprints, are probabilities."""
         asked = self.config.get("model", {}).get("calibrate", True)
         return bool(asked) and self.calibration is not None
 

@@ -63,7 +63,7 @@ class SceneJob:
     @property
     def calibration(self) -> ScoreMap | None:
         """What scores become in footprints."""
-        return score_map(self.config.model, self.origin.calibration)
+        return score_map(self.config, self.origin.calibration)
 
     @property
     def least_raw(self) -> float:
