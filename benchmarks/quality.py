@@ -60,6 +60,7 @@ PLAIN: Final[Options] = {
     "model.calibrate": False,
     "model.score": 0.5,
     "morphology.duplicate_ios": 0.0,
+    "regularize.enabled": False,
     "topology.overlaps": "keep",
 }
 """Nothing but stitching and tracing."""
@@ -73,13 +74,17 @@ STEPS: Final[dict[str, Options]] = {
     "fragments joined": {"morphology.join": 0.8},
     "terraces split": {"morphology.split": 0.5},
     "topology": {"topology.overlaps": "settle"},
+    "regularize": {"regularize.enabled": True},
+    "regularize 45": {"regularize.enabled": True, "regularize.angles": 45},
     "calibration": {"model.calibrate": True, "model.score": None},
 }
 """What each step sets; None leaves it to the default."""
-TOGETHER: Final = ("tta d4", "duplicates", "topology", "calibration")
+TOGETHER: Final = ("tta d4", "duplicates", "topology", "regularize", "calibration")
 """The steps of the last row: those that earned their place alone."""
 DEFAULTS: Final = "defaults"
 EVERYTHING: Final = "all together"
+OUTLINES: Final = "regularize"
+BUT_OUTLINES: Final = f"all but {OUTLINES}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,9 +155,10 @@ def ablation(folder: Path, *, steps: Mapping[str, Options] = STEPS) -> dict[str,
     if len(parts) < len(PARTS):
         return {}
     every = _union(steps, [name for name in TOGETHER if name in steps] or list(steps))
+    traced = _union(steps, [name for name in TOGETHER if name in steps and name != OUTLINES])
     runs = {"none": PLAIN}
     runs |= {name: PLAIN | options for name, options in steps.items()}
-    runs |= {DEFAULTS: {}, EVERYTHING: PLAIN | every}
+    runs |= {DEFAULTS: {}, EVERYTHING: PLAIN | every, BUT_OUTLINES: PLAIN | traced}
     found = _Found(folder=folder)
     return {name: _worth(parts, options, found) for name, options in runs.items()}
 

@@ -13,10 +13,9 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import __main__ as program
-from benchmarks import efficiency, peers, real, stitching
+from benchmarks import efficiency, peers, quality, real, second_score, stitching
 from benchmarks import extracts as towns
 from benchmarks import regularize as outlines
-from benchmarks import efficiency, peers, quality, real, second_score, stitching
 from benchmarks import tta as views
 from benchmarks.clock import Times, interleave
 from benchmarks.cold import cold
@@ -218,7 +217,7 @@ def test_training_runs(tmp_path):
 
 
 @pytest.fixture
-def towns(monkeypatch, tmp_path):
+def drawn_scenes(monkeypatch, tmp_path):
     """Let drawn towns stand in for the real scenes."""
     scenes = {}
 
@@ -237,13 +236,14 @@ def towns(monkeypatch, tmp_path):
     monkeypatch.setattr(second_score, "OTHERS", ("third_town",))
 
 
-def test_steps_are_measured_alone_and_together(tmp_path, towns):
+def test_steps_are_measured_alone_and_together(tmp_path, drawn_scenes):
     steps = {
         "coarse": {"polygonize.tolerance_m": 1.5},
         "calibration": {"model.calibrate": True, "model.score": None},
     }
     table = quality.ablation(tmp_path, steps=steps)
-    assert list(table) == ["none", *steps, quality.DEFAULTS, quality.EVERYTHING]
+    together = [quality.DEFAULTS, quality.EVERYTHING, quality.BUT_OUTLINES]
+    assert list(table) == ["none", *steps, *together]
     assert table["coarse"].vertex_ratio < table["none"].vertex_ratio
     assert table["calibration"].ap50 == pytest.approx(table["none"].ap50)
     assert all(worth.seconds > 0 and 0.5 < worth.n < 2 for worth in table.values())
@@ -252,7 +252,7 @@ def test_steps_are_measured_alone_and_together(tmp_path, towns):
     assert len(text) == 2 + len(table)
 
 
-def test_a_second_score_is_judged_by_others(tmp_path, towns):
+def test_a_second_score_is_judged_by_others(tmp_path, drawn_scenes):
     pytest.importorskip("sklearn")
     rows = second_score.second_score(tmp_path)
     check_rows(rows, "second-score")

@@ -36,7 +36,7 @@ def command(detections: Path, **parameters: Any) -> int:
         raise click.UsageError("--gallery and --truth go with --compare, the map to compare with")
 
     from geoseg.cli.compare import Comparison
-    from geoseg.cli.report import finish
+    from geoseg.cli.report import finish, show
     from geoseg.stages.footprints import footprints
 
     config = options.make_config(parameters)
@@ -44,5 +44,9 @@ def command(detections: Path, **parameters: Any) -> int:
     comparison = Comparison.of(parameters, outputs=plan.paths)
 
     tally = footprints(detections, plan, config)
-    more = comparison.told(plan.vector, truth=parameters["truth"])
-    return finish(tally, [*plan.paths, *comparison.paths], as_json=parameters["as_json"], more=more)
+    changes = comparison.told(plan.vector, truth=parameters["truth"])
+    as_json, paths = parameters["as_json"], [*plan.paths, *comparison.paths]
+    code = finish(tally, paths, as_json=as_json, about=changes if as_json else None)
+    if not as_json:
+        show(changes, as_json=False)
+    return code

@@ -374,6 +374,7 @@ task_options = _all(
     click.option("--comment", help="Changeset comment that JOSM is to propose."),
     click.option("--source", help="Changeset source that JOSM is to propose: the imagery."),
     click.option("--hashtags", help="Changeset hashtags that JOSM is to propose."),
+)
 compare_options = _all(
     click.option(
         "--compare",

@@ -122,9 +122,6 @@ def finish(
         as_json: As JSON.
         about: More facts of this verb; dicts of counts, and numbers.
     """
-    tally: Tally, outputs: list[Path], *, as_json: bool, more: dict[str, Any] | None = None
-) -> int:
-    """Print the closing summary, with more to tell below it; return the exit code."""
     summary = tally.summary()
     code = EXIT_PARTIAL if tally.failed else 0
     for name, reason in tally.failed[:FAILURES_SHOWN]:
@@ -132,15 +129,10 @@ def finish(
     if len(tally.failed) > FAILURES_SHOWN:
         click.echo(f"... and {len(tally.failed) - FAILURES_SHOWN} more", err=True)
     if as_json:
-        paths = [str(path) for path in outputs]
-        click.echo(json.dumps({"exit_code": code, "outputs": paths, **summary, **(about or {})}))
+        facts = {"outputs": [str(path) for path in outputs], **summary, **_without_nan(about or {})}
+        click.echo(json.dumps({"exit_code": code, **facts}))
     else:
         click.echo("\n".join([_text(summary, outputs), *_about(about or {})]))
-        about = _without_nan(more or {})
-        click.echo(json.dumps({"exit_code": code, "outputs": paths, **summary, **about}))
-    else:
-        click.echo(_text(summary, outputs))
-        show(more or {}, as_json=False)
     return code
 
 

@@ -71,7 +71,6 @@ class FootprintMaker:
                 labels=self.origin.labels,
                 options=self.config.polygonize,
                 regular=self.config.regularize,
-                calibration=score_map(self.config.model, self.origin.calibration),
                 calibration=score_map(self.config, self.origin.calibration),
                 taken=self.ids,
             )
