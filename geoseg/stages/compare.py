@@ -50,7 +50,7 @@ class MapChanges:
     truth: gpd.GeoDataFrame | None
     changes: Changes
     origin: Origin | None
-    """Where the second comes from, where it says so: a picture shows its imagery."""
+    """Where they come from, where one of them says so: a picture shows its imagery."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return counts and figures by name, for tables and JSON."""
@@ -75,7 +75,8 @@ def compare_maps(
         GeosegError: A file is not there or not what it should be.
     """
     new, origin = read_map(after)
-    old = read_map(before)[0].to_crs(new.crs)
+    old, known = read_map(before)
+    old, origin = old.to_crs(new.crs), origin or known
     outlines = None if truth is None else read_vector(truth).to_crs(new.crs)
     area = read_area(within, crs=new.crs, origin=origin)
     old, new = centred_in(area, old), centred_in(area, new)
