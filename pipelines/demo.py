@@ -55,7 +55,7 @@ def main(words: Sequence[str] | None = None) -> None:
     geoseg = os.path.relpath(Path(sys.executable).with_name("geoseg"))
     print(
         f"\nThe picture:    {preview}\nThe footprints: {footprints} (open it in QGIS)"
-        f"\n\nNext, a scene of yours:\n  {geoseg} run scene.tif -o footprints.geojson"
+        f"\n\nNext, a scene of yours:\n  {geoseg} run scene.tif -o footprints.geojson --regularize"
     )
 
 
@@ -63,7 +63,7 @@ def map_town(
     raster: Path, town: Town, *, vector: Path, preview: Path | None = None, model: str | None = None
 ) -> EvalResult:
     """Map a raster of the town and compare what came with what is there."""
-    config = load_config(options={"model.name": model})
+    config = load_config(options={"model.name": model, "regularize.enabled": True})
     run(str(raster), OutputPlan(vector=vector, preview=preview), config)
     return evaluate_footprints(read_vector(str(vector), crs=town.grid.crs), town.truth)
 
