@@ -13,7 +13,7 @@ from rasterio.features import shapes
 from benchmarks.rows import Row, at_least, at_most
 from geoseg.config import Config, ModelOptions
 from geoseg.evaluate import EvalResult, evaluate_footprints
-from geoseg.stages.export import OutputPlan
+from geoseg.stages.outputs import OutputPlan
 from geoseg.stages.run import run
 from geoseg.testing import make_town, mosaic_truth, write_town_mosaic
 

@@ -16,8 +16,8 @@ from benchmarks.clock import timed
 from geoseg.models import build_architecture, find_model, load_model, load_weights
 from geoseg.predict import CPU_BATCH
 from geoseg.raster import read_batches
-from geoseg.stages.export import OutputPlan
 from geoseg.stages.infer import open_work
+from geoseg.stages.outputs import OutputPlan
 from geoseg.stages.run import run
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.peak import peak_bytes
 from geoseg.config import Config, ModelOptions
-from geoseg.stages.export import OutputPlan
+from geoseg.stages.outputs import OutputPlan
 from geoseg.stages.run import run
 
 

@@ -26,10 +26,10 @@ from geoseg.evaluate.shapes import measure_shapes
 from geoseg.models import find_model
 from geoseg.raster import Scene as Raster
 from geoseg.stages.base import Silence, Tally
-from geoseg.stages.export import OutputPlan
 from geoseg.stages.footprints import footprints
 from geoseg.stages.infer import detect, load_predictor, open_work
 from geoseg.stages.maps import centred_in, part_of
+from geoseg.stages.outputs import OutputPlan
 from geoseg.stages.scores import least_raw, settled
 from geoseg.stages.store import DetectionWriter
 from geoseg.tta import TtaOptions, ViewsPredictor

@@ -12,7 +12,7 @@ from benchmarks.scenes import NOT_HERE, densest_part, real_scene
 from geoseg.config import Config, ModelOptions, SceneOptions
 from geoseg.errors import ResolutionWarning
 from geoseg.evaluate import EvalResult, evaluate_footprints
-from geoseg.stages.export import OutputPlan
+from geoseg.stages.outputs import OutputPlan
 from geoseg.stages.run import run
 
 if TYPE_CHECKING:

@@ -23,10 +23,10 @@ from geoseg.models import DEFAULT_MODEL
 from geoseg.polygonize import PolygonizeOptions, contour, to_ground
 from geoseg.regularize import RegularizeOptions, regularize, share_walls
 from geoseg.stages.executors import Dask
-from geoseg.stages.export import OutputPlan
 from geoseg.stages.footprints import footprints
 from geoseg.stages.infer import infer
 from geoseg.stages.neighbours import from_metres, to_metres
+from geoseg.stages.outputs import OutputPlan
 from geoseg.testing import make_town, worn_masks
 from geoseg.topology import settle_overlaps
 

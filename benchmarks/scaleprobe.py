@@ -15,7 +15,7 @@ from benchmarks.peak import peak_bytes
 from geoseg.config import load_config
 from geoseg.stages.base import Silence
 from geoseg.stages.blocks.job import run_blocks
-from geoseg.stages.export import OutputPlan
+from geoseg.stages.outputs import OutputPlan
 
 
 def main() -> None:

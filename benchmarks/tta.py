@@ -12,7 +12,7 @@ from benchmarks.scenes import NOT_HERE, real_scene
 from geoseg.config import Config, ModelOptions
 from geoseg.evaluate import EvalResult, evaluate_footprints
 from geoseg.models import DEFAULT_MODEL
-from geoseg.stages.export import OutputPlan
+from geoseg.stages.outputs import OutputPlan
 from geoseg.stages.run import run
 from geoseg.testing import make_town, write_town
 from geoseg.tta import TtaOptions

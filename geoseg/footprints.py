@@ -139,6 +139,23 @@ def empty_footprints(crs: CRS) -> gpd.GeoDataFrame:
     return gpd.GeoDataFrame(columns, geometry=gpd.GeoSeries([], crs=crs), crs=crs)
 
 
+def concat_footprints(frames: Sequence[gpd.GeoDataFrame], crs: CRS) -> gpd.GeoDataFrame:
+    """Put footprints together, rows numbered from 0; with every column where there are none.
+
+    Args:
+        frames: With the same columns, in `crs`.
+        crs: Theirs, for where there is no frame to tell it.
+
+    Example:
+        >>> from pyproj import CRS
+        >>> len(concat_footprints([], CRS(4326)))
+        0
+    """
+    if not frames:
+        return empty_footprints(crs)
+    return gpd.GeoDataFrame(pd.concat(frames, ignore_index=True))
+
+
 def optional_columns(names: Iterable[str]) -> tuple[str, ...]:
     """Return which of the optional columns are among some names, in their order.
 

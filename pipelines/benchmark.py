@@ -20,7 +20,7 @@ from geoseg.config import load_config
 from geoseg.errors import GeosegError
 from geoseg.stages.base import Silence
 from geoseg.stages.blocks.job import run_blocks
-from geoseg.stages.export import OutputPlan
+from geoseg.stages.outputs import OutputPlan
 from geoseg.testing import make_town, write_town
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from PIL import Image
 
 from geoseg.config import load_config
 from geoseg.evaluate import evaluate_footprints
-from geoseg.stages.export import OutputPlan
+from geoseg.stages.outputs import OutputPlan
 from geoseg.stages.run import run
 from geoseg.testing import make_town, write_town
 from geoseg.vector import read_vector

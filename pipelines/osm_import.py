@@ -24,9 +24,9 @@ from geoseg.osm.exchange.plan import plan_upload
 from geoseg.stages.base import Silence
 from geoseg.stages.blocks.job import run_blocks
 from geoseg.stages.conflate import conflate_file
-from geoseg.stages.export import OutputPlan
 from geoseg.stages.osm_export import OsmOptions, export_osm
 from geoseg.stages.osm_tasks import export_tasks
+from geoseg.stages.outputs import OutputPlan
 from geoseg.stages.run import run
 
 if TYPE_CHECKING:

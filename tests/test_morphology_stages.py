@@ -17,8 +17,9 @@ from PIL import Image
 from geoseg.config import load_config
 from geoseg.morphology import MorphologyOptions
 from geoseg.stages.base import Tally
-from geoseg.stages.export import OutputPlan, footprints_origin
 from geoseg.stages.footprints import footprints
+from geoseg.stages.maps import footprints_origin
+from geoseg.stages.outputs import OutputPlan
 from geoseg.stages.pictures import list_pictures
 from geoseg.stages.predict_dir import predict_pictures
 from geoseg.stages.store import DetectionWriter, Origin

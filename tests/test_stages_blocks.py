@@ -24,8 +24,8 @@ from geoseg.stages.blocks.plan import levels, regions
 from geoseg.stages.blocks.rundir import RunDir, RunManifest
 from geoseg.stages.blocks.shards import read_seal
 from geoseg.stages.executors import Serial, UnitLostError
-from geoseg.stages.export import OutputPlan
 from geoseg.stages.infer import infer
+from geoseg.stages.outputs import OutputPlan
 from geoseg.stages.run import run
 from geoseg.stages.store import read_detections
 from geoseg.stages.tile import tile

@@ -13,7 +13,8 @@ from PIL import Image
 
 from geoseg.config import load_config
 from geoseg.errors import ConfigError, FormatError, FormatWarning, InputNotFoundError, OutputError
-from geoseg.stages.export import OutputPlan, export
+from geoseg.stages.export import export
+from geoseg.stages.outputs import OutputPlan
 from geoseg.stages.run import run
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from builders import make_detections, make_grid, plan, see_ids
 from geoseg.config import load_config
 from geoseg.errors import ConfigError, FormatError
 from geoseg.stages.base import Tally
-from geoseg.stages.export import OutputPlan, Outputs
 from geoseg.stages.footprints import footprints, make_all
+from geoseg.stages.outputs import OutputPlan, Outputs
 from geoseg.stages.store import DetectionWriter, Origin
 from geoseg.testing import assert_footprints_valid
 

@@ -14,7 +14,7 @@ from test_stages_blocks import config, rows, stages
 from geoseg.evaluate import evaluate_footprints
 from geoseg.stages.base import Silence
 from geoseg.stages.blocks.job import run_blocks
-from geoseg.stages.export import OutputPlan
+from geoseg.stages.outputs import OutputPlan
 from geoseg.testing import ids_to_rgb
 
 if TYPE_CHECKING:

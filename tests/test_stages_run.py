@@ -12,7 +12,7 @@ from cli_support import snapshot, town, write_scene
 from geoseg.config import Config, load_config
 from geoseg.errors import ModelError, OutputError
 from geoseg.evaluate import evaluate_footprints
-from geoseg.stages.export import OutputPlan
+from geoseg.stages.outputs import OutputPlan
 from geoseg.stages.run import run
 from geoseg.testing import assert_footprints_valid, make_town, write_town
 
@@ -80,7 +80,7 @@ def test_a_failure_in_one_output_leaves_none(
 
     scene = write_scene(tmp_path / "s.tif")
     before = snapshot(tmp_path)
-    monkeypatch.setattr(f"geoseg.stages.export.{broken}", full)
+    monkeypatch.setattr(f"geoseg.stages.outputs.{broken}", full)
     with pytest.raises(OutputError, match="full"):
         run(str(scene), plan_all(tmp_path), config())
     assert snapshot(tmp_path) == before

@@ -21,9 +21,10 @@ from geoseg.scores import ScoreMap
 from geoseg.stages.base import Silence
 from geoseg.stages.blocks.job import run_blocks
 from geoseg.stages.blocks.rundir import RunManifest
-from geoseg.stages.export import OutputPlan, footprints_origin
 from geoseg.stages.footprints import footprints
 from geoseg.stages.infer import infer
+from geoseg.stages.maps import footprints_origin
+from geoseg.stages.outputs import OutputPlan
 from geoseg.stages.run import run
 from geoseg.stages.scores import least_raw, settled
 from geoseg.stages.store import Origin, detections_origin, read_detections

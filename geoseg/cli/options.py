@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from geoseg.config import Config
     from geoseg.osm.tasks import TaskOptions
-    from geoseg.stages.export import OutputPlan
     from geoseg.stages.osm_export import OsmOptions
+    from geoseg.stages.outputs import OutputPlan
     from geoseg.stages.selection import Selection
 
 F = TypeVar("F", bound="Callable[..., Any]")
@@ -412,7 +412,7 @@ def make_config(parameters: dict[str, Any], *, defaults: dict[str, Any] | None =
 
 def make_plan(parameters: dict[str, Any]) -> OutputPlan:
     """Return the outputs of a call, checked."""
-    from geoseg.stages.export import OutputPlan
+    from geoseg.stages.outputs import OutputPlan
 
     plan = OutputPlan(
         vector=parameters["output"],
@@ -481,7 +481,7 @@ def make_plans(scenes: Sequence[str], parameters: dict[str, Any]) -> list[Output
         raise click.UsageError(f"several scenes need a folder, such as -o out/; got -o {text}")
     if parameters["mask"] is not None or parameters["preview"] is not None:
         raise click.UsageError("--mask and --preview are for one scene and one file")
-    from geoseg.stages.export import OutputPlan
+    from geoseg.stages.outputs import OutputPlan
 
     suffix = parameters["suffix"]
     plans = [OutputPlan(vector=output / f"{PurePath(scene).stem}{suffix}") for scene in scenes]

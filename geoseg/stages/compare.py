@@ -18,8 +18,8 @@ from geoseg.evaluate.changes import building_gains, find_changes, measure_gain
 from geoseg.evaluate.gallery import Panel, draw_gallery
 from geoseg.grid import Grid, Window
 from geoseg.raster.atomic import check_output, replacing
-from geoseg.stages.export import open_origin
 from geoseg.stages.maps import EVERYWHERE, centred_in, read_area, read_map
+from geoseg.stages.outputs import open_origin
 from geoseg.vector import read_vector
 
 if TYPE_CHECKING:

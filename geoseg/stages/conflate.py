@@ -8,23 +8,23 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-import geopandas as gpd
-import pandas as pd
-
 from geoseg import __version__
 from geoseg.errors import ConfigError
-from geoseg.footprints import OPTIONAL, empty_footprints, optional_columns
+from geoseg.footprints import OPTIONAL, optional_columns
 from geoseg.osm.conflate.compare import Conflation, conflate, near_footprints
 from geoseg.osm.conflate.review import write_review
 from geoseg.osm.conflate.rules import ConflateOptions
 from geoseg.osm.mapped.layers import KINDS, Kind, Mapped
 from geoseg.osm.mapped.read import read_mapped
+from geoseg.stages.maps import read_table
 from geoseg.stages.staging import Staging, check_apart, check_new_file
-from geoseg.vector import FootprintWriter, check_output, footprints_info, read_footprints
+from geoseg.vector import FootprintWriter, check_output, footprints_info
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Sequence
     from pathlib import Path
+
+    import geopandas as gpd
 
 COLUMNS: Final = tuple(name for name in OPTIONAL if name.startswith("osm_"))
 
@@ -94,18 +94,6 @@ def conflate_file(
         if conflicts is not None:
             write_review(staging.place(conflicts), found)
     return report
-
-
-def read_table(path: Path) -> gpd.GeoDataFrame:
-    """Return all rows of a footprints file.
-
-    Raises:
-        GeosegError: It is missing or damaged.
-    """
-    frames = list(read_footprints(path))
-    if not frames:
-        return empty_footprints(footprints_info(path).crs)
-    return gpd.GeoDataFrame(pd.concat(frames, ignore_index=True))
 
 
 def read_near(

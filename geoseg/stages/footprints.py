@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from geoseg.footprints import make_footprints
 from geoseg.morphology import refine_chips, warn_of_nothing
 from geoseg.stages.base import Tally
-from geoseg.stages.export import OutputPlan, Outputs
+from geoseg.stages.outputs import OutputPlan, Outputs
 from geoseg.stages.scores import score_map
 from geoseg.stages.staging import check_apart
 from geoseg.stages.store import chips_in_rows, detections_origin, read_detections

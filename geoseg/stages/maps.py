@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING
 
 import geopandas as gpd
 import numpy as np
-import pandas as pd
 import shapely
 
 from geoseg.errors import ConfigError, FormatError, VectorError
-from geoseg.stages.export import footprints_origin
-from geoseg.vector import read_footprints, read_vector
+from geoseg.footprints import concat_footprints
+from geoseg.stages.store import Origin
+from geoseg.vector import footprints_info, read_footprints, read_vector
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,9 +19,28 @@ if TYPE_CHECKING:
     from pyproj import CRS
 
     from geoseg.grid import Grid
-    from geoseg.stages.store import Origin
 
 EVERYWHERE = "all"
+
+
+def read_table(path: Path) -> gpd.GeoDataFrame:
+    """Return all rows of a footprints file.
+
+    Raises:
+        GeosegError: It is missing or damaged.
+    """
+    frames = list(read_footprints(path))
+    return concat_footprints(frames, frames[0].crs if frames else footprints_info(path).crs)
+
+
+def footprints_origin(path: Path) -> Origin | None:
+    """Return where a file of footprints comes from; None where it does not say.
+
+    Raises:
+        FormatError: Its description is damaged.
+    """
+    metadata = footprints_info(path).metadata
+    return Origin.from_json(metadata["origin"]) if "origin" in metadata else None
 
 
 def read_map(path: Path) -> tuple[gpd.GeoDataFrame, Origin | None]:
@@ -38,12 +57,11 @@ def read_map(path: Path) -> tuple[gpd.GeoDataFrame, Origin | None]:
         GeosegError: It is not there or not what it should be.
     """
     try:
-        frames = list(read_footprints(path))
+        frame = read_table(path)
     except (FormatError, VectorError):
         return read_vector(path), None
-    if not frames:
+    if frame.empty:
         raise ConfigError(f"{path} must hold at least one footprint, it is empty")
-    frame = gpd.GeoDataFrame(pd.concat(frames, ignore_index=True), crs=frames[0].crs)
     return frame, footprints_origin(path)
 
 

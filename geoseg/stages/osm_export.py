@@ -19,7 +19,7 @@ from geoseg.osm.objects.sanitize import sanitize
 from geoseg.osm.objects.snap import MAX_SNAP_M, snap
 from geoseg.osm.tags import TagTemplate
 from geoseg.stages.base import Tally
-from geoseg.stages.export import footprints_origin
+from geoseg.stages.maps import footprints_origin
 from geoseg.stages.selection import Selection, selected
 from geoseg.stages.staging import Staging, check_apart, check_new_file
 from geoseg.vector import footprints_info

@@ -6,12 +6,10 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
-import geopandas as gpd
 import numpy as np
-import pandas as pd
 
 from geoseg import __version__
-from geoseg.footprints import empty_footprints
+from geoseg.footprints import concat_footprints
 from geoseg.osm.conflate.ground import ground_frame, moved
 from geoseg.osm.maproulette import write_tasks
 from geoseg.osm.objects.build import build
@@ -30,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import geopandas as gpd
     from numpy.typing import NDArray
 
     from geoseg.osm.elements import Tags
@@ -79,8 +78,7 @@ def export_tasks(
         scratch = output.resolve().parent
         frames = list(selected(footprints, selection, left_out=left_out, scratch=scratch))
         crs = footprints_info(footprints).crs
-        table = gpd.GeoDataFrame(pd.concat([empty_footprints(crs), *frames], ignore_index=True))
-        table = table.set_crs(crs)
+        table = concat_footprints(frames, crs)
     with tally.timed("build"):
         changes = None if objects is None else changes_of(table, objects)
     with tally.timed("write"), Staging() as staging, staging.naming():

@@ -6,9 +6,9 @@ from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
 from geoseg.stages.base import Progress, Silence, Tally
-from geoseg.stages.export import OutputPlan, Outputs
 from geoseg.stages.footprints import make_all
 from geoseg.stages.infer import detect, load_predictor, open_work
+from geoseg.stages.outputs import OutputPlan, Outputs
 from geoseg.stages.staging import check_apart
 
 if TYPE_CHECKING:

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 from geoseg.errors import ConfigError
 from geoseg.osm.conflate.compare import conflate
 from geoseg.osm.conflate.rules import ConflateOptions, Status
-from geoseg.stages.conflate import read_near, read_table
+from geoseg.stages.conflate import read_near
+from geoseg.stages.maps import read_table
 from geoseg.vector import footprints_info, read_footprints
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from geoseg.stages.blocks.plan import Region, SceneJob, levels, regions
 from geoseg.stages.blocks.rundir import RunDir
 from geoseg.stages.blocks.shards import file_identity
 from geoseg.stages.executors import Dask, Executor, Serial, UnitLostError
-from geoseg.stages.export import OutputPlan, Outputs
+from geoseg.stages.outputs import OutputPlan, Outputs
 from geoseg.stages.planning import open_planned
 from geoseg.stages.staging import check_apart
 from geoseg.stages.store import DetectionWriter, check_detections_output
