@@ -173,7 +173,7 @@ def main() -> None:
         "cpu_s": time.process_time(),
         "peak_bytes": peak_bytes(),
         "mapped": report.mapped["building"],
-        "seconds": report.seconds,
+        "seconds": report.as_dict()["seconds"],
     }
     print(json.dumps(values))
 

@@ -17,11 +17,11 @@ import shapely
 from contourpy import FillType, contour_generator
 
 from geoseg.errors import ConfigError
+from geoseg.grid import apply_transform
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from affine import Affine
     from numpy.typing import NDArray
 
     from geoseg.grid import Grid
@@ -127,7 +127,9 @@ def to_ground(
     least_m2 = 0.0 if options.min_area_px > 0 else options.min_area_m2
     keep = (areas >= max(least_m2, np.finfo(float).tiny)) & (areas_px >= options.min_area_px)
     parts, owner, areas = parts[keep], owner[keep], areas[keep]
-    placed = shapely.transform(parts, lambda xy: _apply(grid.transform, xy / (scale_x, scale_y)))
+    placed = shapely.transform(
+        parts, lambda xy: apply_transform(grid.transform, xy / (scale_x, scale_y))
+    )
     ground = mend_rounding(_collect(shapely.orient_polygons(placed), owner, len(shapes)))
     totals = np.zeros(len(shapes))
     np.add.at(totals, owner, areas)
@@ -303,12 +305,6 @@ def mend_rounding(ground: Geometries) -> Geometries:
         parts = shapely.orient_polygons(parts[area > ROUNDING_SHARE * area.sum()])
         ground[i] = parts[0] if len(parts) == 1 else shapely.MultiPolygon(parts.tolist())
     return ground
-
-
-def _apply(transform: Affine, xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    col, row = xy.T
-    t = transform
-    return np.column_stack([t.c + t.a * col + t.b * row, t.f + t.d * col + t.e * row])
 
 
 def _collect(parts: Geometries, owner: NDArray[np.int64], count: int) -> Geometries:

@@ -17,6 +17,7 @@ import shapely
 from PIL import Image, ImageDraw, ImageFont
 
 from geoseg.errors import OutputError, SceneError
+from geoseg.grid import apply_transform
 
 if TYPE_CHECKING:
     import os
@@ -123,13 +124,9 @@ def _in_pixels(footprints: GeoDataFrame, grid: Grid) -> tuple[NDArray[Any], NDAr
 
     A house in a courtyard is then drawn after the block around it.
     """
-    a, b, c, d, e, f = tuple(~grid.transform)[:6]
+    to_pixels = ~grid.transform
     shapes = shapely.transform(
-        footprints.geometry.to_numpy(),
-        lambda xy: np.c_[
-            a * xy[:, 0] + b * xy[:, 1] + c,
-            d * xy[:, 0] + e * xy[:, 1] + f,
-        ],
+        footprints.geometry.to_numpy(), lambda xy: apply_transform(to_pixels, xy)
     )
     scores = footprints["score"].to_numpy(float)
     seen = np.flatnonzero(shapely.intersects(shapes, shapely.box(0, 0, grid.width, grid.height)))

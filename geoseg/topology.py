@@ -12,9 +12,8 @@ from typing import TYPE_CHECKING, ClassVar, Final, Literal
 
 import numpy as np
 import shapely
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from geoseg.components import components
 from geoseg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -74,9 +73,7 @@ def neighbour_groups(bounds: Floats, *, within_m: float = 0.0) -> Ints:
     if not len(left):
         return groups
     members, at = np.unique(np.concatenate([left, right]), return_inverse=True)
-    links = coo_array((np.ones(len(left), np.bool_), (at[: len(left)], at[len(left) :])))
-    links.resize(len(members), len(members))
-    groups[members] = connected_components(links, directed=False)[1]
+    groups[members] = components(len(members), at[: len(left)], at[len(left) :])
     return groups
 
 

@@ -11,7 +11,8 @@ from osm_files_support import YES, house, outlines
 from pyproj import CRS
 
 from geoseg.errors import ConfigError
-from geoseg.osm.elements import DEGREE_E7, METRES_PER_DEGREE
+from geoseg.grid import METRES_PER_DEGREE
+from geoseg.osm.elements import DEGREE_E7
 from geoseg.osm.objects import snap as snapping
 from geoseg.osm.objects.build import build
 from geoseg.osm.objects.outlines import Outlines

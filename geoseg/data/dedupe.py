@@ -16,9 +16,8 @@ from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from geoseg.components import components
 from geoseg.data.manifest import Manifest, SplitChoice
 from geoseg.errors import ConfigError, InputNotFoundError, ReadError
 from geoseg.raster import read_chip_image
@@ -149,9 +148,7 @@ def find_duplicates(prints: Prints) -> Duplicates:
             same = _alike(prints.thumbs, structured[a], structured[b], symmetry)
             pairs.append(np.stack([structured[a[same]], structured[b[same]]], axis=1))
     edges = np.concatenate(pairs)
-    graph = coo_array((np.ones(len(edges), bool), edges.T), shape=(count, count))
-    _, group = connected_components(graph, directed=False)
-    return Duplicates(prints=prints, group=_by_first(np.asarray(group, np.int64)))
+    return Duplicates(prints=prints, group=components(count, *edges.T))
 
 
 def clean_manifest(duplicates: Duplicates, *, drop_from: str = "train") -> Manifest:
@@ -296,10 +293,3 @@ def _correlation(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArra
     other = other - other.mean(axis=(1, 2), keepdims=True)
     norm = np.sqrt(np.square(one).sum(axis=(1, 2)) * np.square(other).sum(axis=(1, 2)))
     return np.asarray((one * other).sum(axis=(1, 2)) / np.maximum(norm, 1e-6), np.float32)
-
-
-def _by_first(group: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Number groups by their first chip, so that numbers do not depend on the search."""
-    _, first, inverse = np.unique(group, return_index=True, return_inverse=True)
-    rank = np.argsort(np.argsort(first))
-    return np.asarray(rank[inverse], np.int64)

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from geoseg.components import components
 from geoseg.errors import ConfigError
-from geoseg.osm.elements import DEGREE_E7, METRES_PER_DEGREE, OsmData
+from geoseg.grid import METRES_PER_DEGREE
+from geoseg.osm.elements import DEGREE_E7, OsmData
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,12 +99,8 @@ def _units(data: OsmData) -> NDArray[np.int64]:
     relations = np.repeat(np.arange(len(counts)), counts)
     members = [member.way_id for relation in data.relations for member in relation.members]
     parts = positions(data.way_ids, np.array(members, np.int64))
-    rows = np.concatenate([nodes, n + parts])
-    cols = np.concatenate([n + ways, n + w + relations])
-    shape = (data.n_elements, data.n_elements)
-    graph = coo_array((np.ones(len(rows), np.int8), (rows, cols)), shape=shape)
-    _, labels = connected_components(graph, directed=False)
-    return np.asarray(labels, np.int64)
+    parts_at, whole_at = [nodes, n + parts], [n + ways, n + w + relations]
+    return components(data.n_elements, np.concatenate(parts_at), np.concatenate(whole_at))
 
 
 def positions(ids: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -21,9 +21,6 @@ if TYPE_CHECKING:
 DEGREE_E7: Final = 10_000_000
 """Whole units of a degree: the resolution OSM stores."""
 
-METRES_PER_DEGREE: Final = 111_320.0
-"""Along a meridian; along a parallel it is less by the cosine of the latitude."""
-
 MAX_WAY_NODES: Final = 2000
 """Most nodes of a way; the server refuses more."""
 

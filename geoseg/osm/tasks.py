@@ -12,10 +12,10 @@ from urllib.parse import quote, urlencode
 
 import numpy as np
 import shapely
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from geoseg.components import components
 from geoseg.errors import ConfigError
+from geoseg.grid import METRES_PER_DEGREE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,7 +95,7 @@ def josm_link(bounds: tuple[float, float, float, float], options: TaskOptions) -
         'http://127.0.0.1:8111/load_and_zoom?left=9.99'
     """
     west, south, east, north = bounds
-    lat_pad = AROUND_M / 111_320
+    lat_pad = AROUND_M / METRES_PER_DEGREE
     lon_pad = lat_pad / max(0.01, float(np.cos(np.radians(max(abs(south), abs(north))))))
     place = {
         "left": west - lon_pad,
@@ -123,11 +123,10 @@ class _Blocks:
     high: NDArray[np.float64]
 
 
-def _touching(shapes: NDArray[Any]) -> NDArray[np.int32]:
+def _touching(shapes: NDArray[Any]) -> NDArray[np.int64]:
     """Return (N,) the number of the group that each is in, by first member."""
     i, j = shapely.STRtree(shapes).query(shapes, predicate="dwithin", distance=TOUCH_M)
-    graph = coo_array((np.ones(len(i), np.bool_), (i, j)), shape=(len(shapes),) * 2)
-    return np.asarray(connected_components(graph, directed=False)[1])
+    return components(len(shapes), i, j)
 
 
 def _halved(blocks: _Blocks, options: TaskOptions) -> Iterator[NDArray[np.intp]]:

@@ -10,8 +10,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import shapely
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
 from geoseg.regularize.walls import ring_neighbours
 
@@ -109,12 +107,6 @@ def flush_pairs(edges: Edges, neighbours: tuple[Ints, Ints], gap_m: float) -> tu
     shared, across = _opposite(edges, one, other)
     keep = (shared <= gap_m) & (np.abs(across) <= FLUSH_PART * gap_m)
     return one[keep], other[keep]
-
-
-def groups(count: int, pairs: tuple[Ints, Ints]) -> Ints:
-    """Return the connected group (count,) that each of `count` things is in."""
-    links = coo_array((np.ones(len(pairs[0]), bool), pairs), shape=(count, count))
-    return np.asarray(connected_components(links, directed=False)[1], np.int64)
 
 
 def _near(edges: Edges, gap_m: float) -> tuple[Ints, Ints]:

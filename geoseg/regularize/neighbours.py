@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import shapely
 
-from geoseg.regularize.facing import Edges, edges_of, facing_pairs, flush_pairs, groups
+from geoseg.components import components
+from geoseg.regularize.facing import Edges, edges_of, facing_pairs, flush_pairs
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -73,7 +74,7 @@ def _turned_together(shapes: Shapes, gap_m: float) -> Shapes:
     """Turn the buildings of a row into their mean direction, each about its centre."""
     edges = edges_of(shapes)
     one, other = facing_pairs(edges, gap_m)
-    row = groups(len(shapes), (edges.owner[one], edges.owner[other]))
+    row = components(len(shapes), edges.owner[one], edges.owner[other])
     direction = _sums(_directions(edges, 4), edges.owner, len(shapes))
     whole = np.bincount(edges.owner, edges.length, len(shapes))
     direction[np.hypot(*direction.T) < STRAIGHT * whole] = 0
@@ -106,7 +107,7 @@ def _on_common_lines(shapes: Shapes, gap_m: float) -> Shapes:
     pairs = tuple(np.concatenate(both) for both in zip(facing, flush, strict=True))
     paired = np.zeros(len(edges.owner), bool)
     paired[np.concatenate(pairs)] = True
-    group = groups(len(paired), (pairs[0], pairs[1]))
+    group = components(len(paired), *pairs)
     point, along = _common_lines(edges, group)
     reach = np.maximum(
         np.abs(_cross(along, edges.begin - point)), np.abs(_cross(along, edges.end - point))

@@ -16,7 +16,7 @@ from pyproj import CRS
 from geoseg.errors import InputNotFoundError, ReadError, SceneError
 from geoseg.evaluate.changes import building_gains, find_changes, measure_gain
 from geoseg.evaluate.gallery import Panel, draw_gallery
-from geoseg.grid import Grid, Window
+from geoseg.grid import Grid, Window, apply_transform
 from geoseg.raster.atomic import check_output, replacing
 from geoseg.stages.maps import EVERYWHERE, centred_in, read_area, read_map
 from geoseg.stages.outputs import open_origin
@@ -219,12 +219,6 @@ def _near(tree: shapely.STRtree, shapes: Shapes, window: Window) -> list[shapely
 
 
 def _in_pixels(frame: gpd.GeoDataFrame, grid: Grid) -> Shapes:
-    a, b, c, d, e, f = tuple(~grid.transform)[:6]
+    to_pixels = ~grid.transform
     shapes = frame.to_crs(grid.crs).geometry.to_numpy()
-    return np.asarray(
-        shapely.transform(
-            shapes,
-            lambda xy: np.c_[a * xy[:, 0] + b * xy[:, 1] + c, d * xy[:, 0] + e * xy[:, 1] + f],
-        ),
-        object,
-    )
+    return np.asarray(shapely.transform(shapes, lambda xy: apply_transform(to_pixels, xy)), object)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,12 +14,13 @@ from geoseg.osm.conflate.review import write_review
 from geoseg.osm.conflate.rules import ConflateOptions
 from geoseg.osm.mapped.layers import KINDS, Kind, Mapped
 from geoseg.osm.mapped.read import read_mapped
+from geoseg.stages.base import Tally
 from geoseg.stages.maps import read_table
 from geoseg.stages.staging import Staging, check_apart, check_new_file
 from geoseg.vector import FootprintWriter, check_output, footprints_info
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Collection, Sequence
     from pathlib import Path
 
     import geopandas as gpd
@@ -45,7 +44,8 @@ class ConflationReport:
 
     def as_dict(self) -> dict[str, Any]:
         """Return the figures, ready for JSON."""
-        return {"footprints": sum(self.counts.values()), **asdict(self)}
+        seconds = {name: round(value, 3) for name, value in self.seconds.items()}
+        return {"footprints": sum(self.counts.values()), **asdict(self), "seconds": seconds}
 
 
 def conflate_file(
@@ -75,17 +75,17 @@ def conflate_file(
     options = options or ConflateOptions()
     _check(footprints, against, output, conflicts)
     info = footprints_info(footprints)
-    seconds: dict[str, float] = {}
-    with _timed(seconds, "read"):
+    tally = Tally()
+    with tally.timed("read"):
         table = read_table(footprints)
         mapped = read_near(table, against, options, checks, scratch=output.resolve().parent)
-    with _timed(seconds, "conflate"):
+    with tally.timed("conflate"):
         found = conflate(table, mapped, options=options)
-    report = _report(found, options, seconds)
+    report = _report(found, options, tally.seconds)
     optional = optional_columns([*info.optional, *COLUMNS])
     metadata = {"version": __version__, **info.metadata, "conflation": _facts(report, against)}
     with (
-        _timed(seconds, "write"),
+        tally.timed("write"),
         Staging() as staging,
         FootprintWriter(output, crs=info.crs, metadata=metadata, optional=optional) as writer,
         staging.naming(),
@@ -153,12 +153,3 @@ def _facts(report: ConflationReport, against: Sequence[Path]) -> str:
         "offsets": report.offsets,
     }
     return json.dumps(facts, sort_keys=True)
-
-
-@contextmanager
-def _timed(seconds: dict[str, float], name: str) -> Iterator[None]:
-    start = time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds[name] = round(time.perf_counter() - start, 3)

@@ -15,6 +15,7 @@ import geopandas as gpd
 import numpy as np
 import shapely
 
+from geoseg.grid import apply_transform
 from geoseg.polygonize import mend_rounding
 from geoseg.regularize import share_walls
 from geoseg.topology import neighbour_groups, settle_overlaps
@@ -22,7 +23,6 @@ from geoseg.topology import neighbour_groups, settle_overlaps
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from affine import Affine
     from numpy.typing import NDArray
 
     from geoseg.config import Config
@@ -137,24 +137,15 @@ class _Waiting:
 def to_metres(shapes: Geometries, grid: Grid) -> Geometries:
     """Bring geometries from a grid's CRS to metres on the ground from its corner, y downwards."""
     inverse, scale = ~grid.transform, np.array(grid.pixel_size_m)
-    moved = shapely.transform(shapes, lambda xy: _applied(inverse, xy) * scale)
+    moved = shapely.transform(shapes, lambda xy: apply_transform(inverse, xy) * scale)
     return np.asarray(moved, object)
 
 
 def from_metres(shapes: Geometries, grid: Grid) -> Geometries:
     """Bring geometries back to the grid's CRS, valid there, exteriors counter-clockwise."""
     scale = np.array(grid.pixel_size_m)
-    moved = shapely.transform(shapes, lambda xy: _applied(grid.transform, xy / scale))
+    moved = shapely.transform(shapes, lambda xy: apply_transform(grid.transform, xy / scale))
     return mend_rounding(np.asarray(shapely.orient_polygons(moved), object))
-
-
-def _applied(t: Affine, xy: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Apply a transform to points one by one: a corner of two buildings stays one to the bit.
-
-    Matrix products round by place, and overlays break on corners that differ by rounding.
-    """
-    x, y = xy.T
-    return np.column_stack([t.a * x + t.b * y + t.c, t.d * x + t.e * y + t.f])
 
 
 def _bounds(spool: Spool, grid: Grid) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from pyproj import CRS, Transformer
 from pyproj.exceptions import ProjError
 
 from geoseg.errors import InputNotFoundError, VectorError
+from geoseg.grid import METRES_PER_DEGREE
 from geoseg.vector.gdal import GDAL_ERRORS, one_line, plain_path, quiet_gdal
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 
 # An edge that is straight in one CRS bends in another: 2 km bends by less than 0.2 m.
 MAX_EDGE_M: Final = 2000.0
-METRES_PER_DEGREE: Final = 111_320.0  # along a meridian
 MOST_EDGES: Final = 20_000  # along the side of the layer's bounds, however large
 _LOG = logging.getLogger(__name__)
 

@@ -17,8 +17,9 @@ from pyproj import CRS
 from geoseg.osm.conflate.ground import ground_frame, moved
 from geoseg.osm.conflate.judge import Verdicts, judge
 from geoseg.osm.conflate.offset import MOST_VOTERS, estimate_offset
-from geoseg.osm.conflate.pairs import Centres, mended
+from geoseg.osm.conflate.pairs import Centres
 from geoseg.osm.conflate.rules import ConflateOptions, Status
+from geoseg.osm.mapped.assemble import mended
 from geoseg.osm.mapped.near import Near
 from geoseg.vector.geojson import WGS84, to_lonlat
 

@@ -99,14 +99,6 @@ def overlapping_pairs(footprints: Shapes, buildings: Shapes) -> Pairs:
     return pairs.take(shared > 0)
 
 
-def mended(shapes: Shapes) -> Shapes:
-    """Return (N,) valid shapes: what crosses itself becomes what it encloses."""
-    invalid = np.flatnonzero(~shapely.is_valid(shapes))
-    valid = np.array(shapes, object)
-    valid[invalid] = shapely.make_valid(valid[invalid], method="structure", keep_collapsed=False)
-    return valid
-
-
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Centres:
     """Where some polygons are and how large, without their outlines."""

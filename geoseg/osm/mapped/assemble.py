@@ -76,12 +76,18 @@ def assemble(relations: Sequence[Membership], lines: Mapping[int, Any]) -> NDArr
 
 def areas_only(shapes: NDArray[Any]) -> NDArray[Any]:
     """Return valid polygons and multipolygons; None in place of what has no area."""
-    invalid = np.flatnonzero(~shapely.is_valid(shapes) & ~shapely.is_missing(shapes))
-    shapes = shapes.copy()
-    shapes[invalid] = shapely.make_valid(shapes[invalid], method="structure", keep_collapsed=False)
+    shapes = mended(shapes)
     areal = np.isin(shapely.get_type_id(shapes), _POLYGONAL) & ~shapely.is_empty(shapes)
     shapes[~areal] = None
     return shapes
+
+
+def mended(shapes: NDArray[Any]) -> NDArray[Any]:
+    """Return (N,) valid shapes: what crosses itself becomes what it encloses; None stays."""
+    invalid = np.flatnonzero(~shapely.is_valid(shapes))
+    valid = np.array(shapes, object)
+    valid[invalid] = shapely.make_valid(valid[invalid], method="structure", keep_collapsed=False)
+    return valid
 
 
 def _enclosed(

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import shapely
 
+from geoseg.grid import METRES_PER_DEGREE
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-METRES_PER_DEGREE: Final = 111_320.0
 CELL_DEGREES: Final = 0.02
 """Areas are whole cells of this side: about 2 km, small against what a file holds."""
 _MOST_LATITUDE: Final = 89.0  # nearer to a pole a degree of longitude has no length to speak of

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import shapely
 
-from geoseg.osm.elements import DEGREE_E7, METRES_PER_DEGREE
+from geoseg.grid import METRES_PER_DEGREE
+from geoseg.osm.elements import DEGREE_E7
 from geoseg.osm.objects.outlines import Outlines, outlines_of, rings_of, with_rings
 
 if TYPE_CHECKING:

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import shapely
-from scipy.sparse import coo_array
-from scipy.sparse.csgraph import connected_components
 
+from geoseg.components import components
 from geoseg.errors import ConfigError
-from geoseg.osm.elements import DEGREE_E7, METRES_PER_DEGREE
+from geoseg.grid import METRES_PER_DEGREE
+from geoseg.osm.elements import DEGREE_E7
 from geoseg.osm.objects.join import join
 from geoseg.osm.objects.outlines import (
     Outlines,
@@ -142,9 +142,7 @@ def _labels(count: int, pairs: NDArray[np.int64], rows: NDArray[np.int64]) -> ND
     """Return the group of each polygon: joined by pairs, or parts of one footprint."""
     same = np.flatnonzero(rows[1:] == rows[:-1])
     links = np.concatenate([pairs, np.column_stack([same, same + 1])])
-    ones = np.ones(len(links), np.int8)
-    graph = coo_array((ones, (links[:, 0], links[:, 1])), shape=(count, count))
-    return np.asarray(connected_components(graph, directed=False)[1], np.int64)
+    return components(count, *links.T)
 
 
 def _groups(outlines: Outlines, pairs: NDArray[np.int64]) -> Iterator[_Group]:
