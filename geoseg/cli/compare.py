@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
-from geoseg.cli import options
+from geoseg.cli.values import wrong_use
 from geoseg.errors import ConfigError, InputNotFoundError
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Comparison:
         if gallery is not None:
             from geoseg.stages.staging import check_apart, check_new_file
 
-            with options.wrong_use():
+            with wrong_use():
                 check_new_file(gallery, (".png",))
             check_apart([gallery], inputs)
             if gallery.resolve() in {path.resolve() for path in outputs}:

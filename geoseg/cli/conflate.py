@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geoseg.cli import options
+from geoseg.cli import options, osm_options
 
 if TYPE_CHECKING:
     from geoseg.stages.conflate import ConflationReport
@@ -34,11 +34,11 @@ class Checks(click.ParamType[tuple[str, ...]]):
 
 @click.command("conflate")
 @click.argument("footprints", type=_PATH)
-@options.against_option(required=True)
+@osm_options.against_option(required=True)
 @options.output_option
 @click.option("--check", type=Checks(), default=(), help="Also flag what meets roads,rail,water.")
 @click.option("--conflicts", type=_PATH, help="Also write what needs a look, .geojson.")
-@options.align_option
+@osm_options.align_option
 @options.config_options
 def command(footprints: Path, **parameters: Any) -> int:
     """Compare FOOTPRINTS with what is mapped; write them with a status each.

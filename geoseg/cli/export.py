@@ -7,7 +7,8 @@ from typing import Any
 
 import click
 
-from geoseg.cli import options
+from geoseg.cli import options, osm_options
+from geoseg.cli.values import wrong_use
 from geoseg.osm.formats import SUFFIXES, osm_suffix
 
 OSM_OPTIONS = ("tags", "osm_snap", "max_elements", "max_bbox_km", "upload_allowed")
@@ -20,14 +21,14 @@ RASTER_OPTIONS = ("mask", "preview", "scene")
 @options.output_option
 @options.raster_outputs
 @click.option("--scene", metavar="FILE", help="Scene of mask and preview, if not the recorded one.")
-@options.status_option
-@options.against_option(required=False)
-@options.align_option
-@options.osm_options
+@osm_options.status_option
+@osm_options.against_option(required=False)
+@osm_options.align_option
+@osm_options.object_options
 @click.option(
     "--format", "kind", type=click.Choice(["maproulette"]), help="Tasks, one a line: .geojsonl."
 )
-@options.task_options
+@osm_options.task_options
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 def command(footprints: Path, **parameters: Any) -> int:
     """Write FOOTPRINTS in another format, with a mask of ids and a preview on request.
@@ -45,7 +46,7 @@ def command(footprints: Path, **parameters: Any) -> int:
     _refuse(parameters, OSM_OPTIONS, f"only for outputs in {' '.join(SUFFIXES)}")
     plan = options.make_plan(parameters)
     chosen = parameters["statuses"] or parameters["against"] or parameters["conflate__align"]
-    selection = options.make_selection(parameters) if chosen else None
+    selection = osm_options.make_selection(parameters) if chosen else None
 
     from geoseg.cli.report import finish
     from geoseg.stages.export import export
@@ -61,9 +62,9 @@ def _osm(footprints: Path, parameters: dict[str, Any]) -> int:
     from geoseg.cli.report import finish
     from geoseg.stages.osm_export import check_osm_output, export_osm
 
-    chosen = options.make_osm_options(parameters)
-    selection = options.make_selection(parameters)
-    with options.wrong_use():
+    chosen = osm_options.make_osm_options(parameters)
+    selection = osm_options.make_selection(parameters)
+    with wrong_use():
         check_osm_output(parameters["output"])
     done = export_osm(footprints, parameters["output"], chosen, selection=selection)
     about = {"left_out": done.left_out} if done.left_out else {}
@@ -83,9 +84,9 @@ def _tasks(footprints: Path, parameters: dict[str, Any]) -> int:
     done = export_tasks(
         footprints,
         output,
-        options.make_task_options(parameters),
-        selection=options.make_selection(parameters),
-        objects=options.make_osm_options(parameters) if parameters["cooperative"] else None,
+        osm_options.make_task_options(parameters),
+        selection=osm_options.make_selection(parameters),
+        objects=osm_options.make_osm_options(parameters) if parameters["cooperative"] else None,
     )
     about: dict[str, Any] = {"tasks": done.n_tasks}
     about |= {"left_out": done.left_out} if done.left_out else {}

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from geoseg.cli import options
+from geoseg.cli.values import wrong_use
 
 
 @click.command("infer")
@@ -33,7 +34,7 @@ def command(source: str, output: Path, **parameters: Any) -> int:
 
     from geoseg.stages.store import check_detections_output
 
-    with options.wrong_use():
+    with wrong_use():
         check_detections_output(output)
 
     from geoseg.cli.report import TerminalProgress, finish

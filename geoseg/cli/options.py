@@ -12,114 +12,20 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from geoseg.errors import GeosegError
+from geoseg.cli.values import Bands, Gsd, LeastArea, Names, Rescale, wrong_use
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from geoseg.config import Config
-    from geoseg.osm.tasks import TaskOptions
-    from geoseg.stages.osm_export import OsmOptions
     from geoseg.stages.outputs import OutputPlan
-    from geoseg.stages.selection import Selection
 
 F = TypeVar("F", bound="Callable[..., Any]")
 
 
-class Bands(click.ParamType[tuple[int, ...]]):
-    """`1,2,3`."""
+def together(*decorators: Callable[[F], F]) -> Callable[[F], F]:
+    """Return one decorator for several options, in the order that help shows them."""
 
-    name = "R,G,B"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[int, ...]:
-        """Split at commas."""
-        try:
-            return tuple(int(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"must be three band numbers such as 1,2,3; got {value!r}", param, ctx)
-
-
-class Rescale(click.ParamType[Any]):
-    """`auto` or `MIN,MAX`."""
-
-    name = "auto|MIN,MAX"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Split at the comma."""
-        if value == "auto":
-            return value
-        try:
-            low, high = (float(part) for part in str(value).split(","))
-        except ValueError:
-            self.fail(f"must be auto or two numbers such as 0,3000; got {value!r}", param, ctx)
-        return low, high
-
-
-class Gsd(click.ParamType[Any]):
-    """`auto`, `native` or metres."""
-
-    name = "auto|native|METRES"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
-        """Read a number unless it is a word."""
-        if value in {"auto", "native"}:
-            return value
-        try:
-            return float(value)
-        except ValueError:
-            self.fail(f"must be auto, native or metres such as 0.3; got {value!r}", param, ctx)
-
-
-class LeastArea(click.ParamType[dict[str, float]]):
-    """`5` or `5m2`, square metres; `14px`, pixels."""
-
-    name = "5m2|14px"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> dict[str, float]:
-        """Return the two keys that hold the least area, the one in the other unit unset."""
-        from geoseg.morphology import parse_area
-
-        if isinstance(value, dict):
-            return value
-        with wrong_use():
-            least = parse_area(value, name="--min-area", bare="m2")
-        if least.is_px:
-            return {"polygonize.min_area_px": least.value}
-        return {"polygonize.min_area_m2": least.value, "polygonize.min_area_px": 0.0}
-
-
-class Statuses(click.ParamType[tuple[Any, ...]]):
-    """`new,overlaps`, or `all`."""
-
-    name = "STATUS,...|all"
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[Any, ...]:
-        """Split at commas."""
-        from geoseg.osm.conflate.rules import Status
-
-        if value == "all":
-            return tuple(Status)
-        try:
-            return tuple(Status(part.strip()) for part in str(value).split(","))
-        except ValueError:
-            known = ", ".join(Status)
-            self.fail(f"must be all, or some of {known}; got {value!r}", param, ctx)
-
-
-class Names(click.ParamType[tuple[str, ...]]):
-    """`cpu,cuda:1`."""
-
-    name = "NAME,..."
-
-    def convert(self, value: Any, param: Any, ctx: Any) -> tuple[str, ...]:
-        """Split at commas."""
-        names = tuple(part.strip() for part in str(value).split(","))
-        if not all(names):
-            self.fail(f"must be names such as cuda:0,cuda:2; got {value!r}", param, ctx)
-        return names
-
-
-def _all(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         for decorator in reversed(decorators):
             function = decorator(function)
@@ -128,7 +34,7 @@ def _all(*decorators: Callable[[F], F]) -> Callable[[F], F]:
     return decorate
 
 
-scene_options = _all(
+scene_options = together(
     click.option("--bands", "scene__bands", type=Bands(), help="Bands shown to the model [1,2,3]."),
     click.option(
         "--rescale",
@@ -150,7 +56,7 @@ scene_options = _all(
         help="Vector file, any CRS: only chips that touch it are mapped.",
     ),
 )
-chip_options = _all(
+chip_options = together(
     click.option(
         "--chip-size", "chips__size_px", type=int, metavar="PX", help="Side of a chip [300]."
     ),
@@ -158,7 +64,7 @@ chip_options = _all(
         "--overlap", "chips__overlap_px", type=int, metavar="PX", help="Overlap of chips [60]."
     ),
 )
-model_options = _all(
+model_options = together(
     click.option(
         "--model",
         "model__name",
@@ -175,7 +81,7 @@ model_options = _all(
         "--batch-size", "model__batch_size", type=int, help="Chips per forward pass [by device]."
     ),
 )
-tta_options = _all(
+tta_options = together(
     click.option(
         "--tta",
         "tta__views",
@@ -189,7 +95,7 @@ tta_options = _all(
         help="How what the sides show is merged [mean].",
     ),
 )
-regularize_options = _all(
+regularize_options = together(
     click.option(
         "--regularize/--no-regularize",
         "regularize__enabled",
@@ -203,7 +109,7 @@ regularize_options = _all(
         help="Angles between walls are multiples of this [90].",
     ),
 )
-topology_options = _all(
+topology_options = together(
     click.option(
         "--overlaps",
         "topology__overlaps",
@@ -211,7 +117,7 @@ topology_options = _all(
         help="Ground that several outlines claim: the better one's, or left as it is [settle].",
     ),
 )
-morphology_options = _all(
+morphology_options = together(
     click.option(
         "--erode",
         "morphology__erode",
@@ -244,7 +150,7 @@ score_option = click.option(
     help="Least score, 0 to 1: the probability of being right where the model is calibrated "
     "[as the model's spec says, or 0.5; for footprints, that of infer].",
 )
-shape_options = _all(
+shape_options = together(
     click.option(
         "--tolerance",
         "polygonize__tolerance_m",
@@ -259,7 +165,7 @@ shape_options = _all(
         help="Smaller footprints are dropped: square metres, or pixels of the chip [5m2].",
     ),
 )
-config_options = _all(
+config_options = together(
     click.option("--config", "config_file", metavar="FILE", help="YAML file of options."),
     click.option(
         "--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Such as model.score=0.4."
@@ -267,7 +173,7 @@ config_options = _all(
     click.option("--json", "as_json", is_flag=True, help="Print the result as JSON."),
     click.option("-v", "--verbose", is_flag=True, help="Say more on the way."),
 )
-scale_options = _all(
+scale_options = together(
     click.option(
         "--workers", "scale__workers", type=int, metavar="N", help="Processes on this machine."
     ),
@@ -299,7 +205,7 @@ scale_options = _all(
         help="Stop at the first chip that cannot be read.",
     ),
 )
-raster_outputs = _all(
+raster_outputs = together(
     click.option("--mask", type=click.Path(path_type=Path), help="Also write a mask, a COG."),
     click.option("--preview", type=click.Path(path_type=Path), help="Also draw a picture, a PNG."),
 )
@@ -310,72 +216,7 @@ mask_kind = click.option(
     show_default=True,
     help="What the mask holds; id N is the N-th footprint of the file.",
 )
-osm_options = _all(
-    click.option(
-        "--tags",
-        multiple=True,
-        metavar="[LABEL/]KEY=VALUE",
-        help="OSM tags, of all objects or those of a label; values may quote {score}, {label}, "
-        "{id}, {scene}, {model} [building=yes].",
-    ),
-    click.option(
-        "--osm-snap",
-        type=float,
-        metavar="M",
-        help="Corners this near to a neighbour's corner or wall are shared with it [0.25].",
-    ),
-    click.option(
-        "--max-elements",
-        type=int,
-        metavar="N",
-        help="Several OSM files where there are more objects [one file; 5000 with --max-bbox-km].",
-    ),
-    click.option(
-        "--max-bbox-km",
-        type=float,
-        metavar="KM",
-        help="Longest side of a file's area [with --max-elements: 50].",
-    ),
-    click.option("--upload-allowed", is_flag=True, help="Let JOSM upload the .osm file."),
-)
-align_option = click.option(
-    "--align",
-    "conflate__align",
-    is_flag=True,
-    default=None,
-    help="Shift each scene's footprints onto what is mapped, where enough of them agree how.",
-)
-
-
-def against_option(*, required: bool) -> Callable[[F], F]:
-    """Return the option that names what is mapped; it may come several times."""
-    return click.option(
-        "--against",
-        multiple=True,
-        required=required,
-        type=click.Path(path_type=Path),
-        metavar="FILE",
-        help="What is mapped: .osm, .osm.pbf, Overpass JSON or any vector file.",
-    )
-
-
-status_option = click.option(
-    "--status",
-    "statuses",
-    type=Statuses(),
-    help="What of a conflated file is written [OSM files and tasks: new; other formats: all].",
-)
-task_options = _all(
-    click.option("--cooperative", is_flag=True, help="Tasks carry their objects as osmChange."),
-    click.option(
-        "--per-task", type=int, metavar="N", help="Most footprints of a task, by place [1]."
-    ),
-    click.option("--task-span", type=float, metavar="M", help="Longest side of a task [500]."),
-    click.option("--comment", help="Changeset comment that JOSM is to propose."),
-    click.option("--source", help="Changeset source that JOSM is to propose: the imagery."),
-    click.option("--hashtags", help="Changeset hashtags that JOSM is to propose."),
-)
-compare_options = _all(
+compare_options = together(
     click.option(
         "--compare",
         type=click.Path(path_type=Path),
@@ -425,48 +266,6 @@ def make_plan(parameters: dict[str, Any]) -> OutputPlan:
     return plan
 
 
-def make_osm_options(parameters: dict[str, Any]) -> OsmOptions:
-    """Return how a call wants its OSM objects."""
-    from geoseg.osm.tags import TagTemplate
-    from geoseg.stages.osm_export import DEFAULT_SNAP_M, OsmOptions
-
-    snap_m = parameters["osm_snap"]
-    with wrong_use():
-        return OsmOptions(
-            tags=TagTemplate.parse(parameters["tags"]),
-            snap_m=DEFAULT_SNAP_M if snap_m is None else snap_m,
-            max_elements=parameters["max_elements"],
-            max_bbox_km=parameters["max_bbox_km"],
-            upload_allowed=parameters["upload_allowed"],
-        )
-
-
-def make_selection(parameters: dict[str, Any]) -> Selection:
-    """Return which footprints a call wants."""
-    from geoseg.stages.selection import Selection
-
-    if parameters["conflate__align"] and not parameters["against"]:
-        raise click.UsageError("--align needs --against, what is mapped")
-    return Selection(
-        statuses=parameters["statuses"],
-        against=parameters["against"],
-        options=make_config(parameters).conflate,
-    )
-
-
-def make_task_options(parameters: dict[str, Any]) -> TaskOptions:
-    """Return how a call wants its tasks."""
-    from geoseg.osm.tasks import TaskOptions
-
-    given = {
-        "per_task": parameters["per_task"],
-        "span_m": parameters["task_span"],
-        **{name: parameters[name] for name in ("comment", "source", "hashtags")},
-    }
-    with wrong_use():
-        return TaskOptions(**{name: value for name, value in given.items() if value is not None})
-
-
 def make_plans(scenes: Sequence[str], parameters: dict[str, Any]) -> list[OutputPlan]:
     """Return the outputs of a call for each of its scenes, checked.
 
@@ -505,12 +304,3 @@ def _make_folder(folder: Path) -> None:
 def _remove_empty(folder: Path) -> None:
     with contextlib.suppress(OSError):
         folder.rmdir()
-
-
-@contextlib.contextmanager
-def wrong_use() -> Iterator[None]:
-    """Turn errors that a look at the command line shows into exit code 2."""
-    try:
-        yield
-    except GeosegError as error:
-        raise click.UsageError(str(error)) from error

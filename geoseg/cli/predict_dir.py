@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geoseg.cli import options
+from geoseg.cli.values import wrong_use
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,7 +55,7 @@ def command(images: Path, output: Path, coco: Path | None, **parameters: Any) ->
     from geoseg.data.cocowrite import JSON_SUFFIXES
     from geoseg.stages.staging import check_new_file
 
-    with options.wrong_use():
+    with wrong_use():
         check_new_file(output, JSON_SUFFIXES)
 
     from geoseg.stages.predict_dir import DEFAULTS, predict_dir

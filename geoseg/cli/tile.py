@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from geoseg.cli import options
+from geoseg.cli.values import wrong_use
 
 
 @click.command("tile")
@@ -43,7 +44,7 @@ def command(scene: str, output: Path, **parameters: Any) -> int:
 
     from geoseg.stages.tile import check_folder, tile
 
-    with options.wrong_use():
+    with wrong_use():
         check_folder(output, overwrite=parameters["overwrite"])
 
     from geoseg.cli.report import TerminalProgress, finish
