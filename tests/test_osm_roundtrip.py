@@ -12,9 +12,9 @@ import pytest
 from cli_support import call
 from osm_files_support import needs, validate
 from osm_support import EVERYWHERE, EXTRACTS
-from test_stages_conflate import moved, write_footprints
 
 from geoseg.osm.mapped.read import read_mapped
+from tests.test_stages_conflate import moved, write_footprints
 
 if TYPE_CHECKING:
     from pathlib import Path

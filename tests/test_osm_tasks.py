@@ -15,7 +15,6 @@ import shapely
 from cli_support import assert_one_line, call, snapshot, succeed
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_stages_conflate import houses, moved, write_footprints, write_region
 
 from geoseg.errors import ConfigError
 from geoseg.osm.conflate.rules import Status
@@ -24,6 +23,7 @@ from geoseg.stages.conflate import conflate_file
 from geoseg.stages.osm_export import OsmOptions
 from geoseg.stages.osm_tasks import export_tasks
 from geoseg.stages.selection import Selection
+from tests.test_stages_conflate import houses, moved, write_footprints, write_region
 
 if TYPE_CHECKING:
     from pathlib import Path
