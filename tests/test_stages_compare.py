@@ -87,6 +87,30 @@ def test_a_part_of_the_scene_can_be_compared(capsys, files: Path) -> None:
     assert (whole["n_same"], west["n_same"]) == (len(raw), half)
 
 
+def test_a_step_may_drop_all_there_is(capsys, files: Path, tmp_path: Path) -> None:
+    words = ("--min-area", "100000", "--compare", files / "raw.parquet")
+    out, sheet = tmp_path / "o.parquet", tmp_path / "sheet.png"
+    words = (*words, "--truth", files / "t.geojson", "--gallery", sheet)
+    told = succeed(capsys, "footprints", files / "d.parquet", "-o", out, *words, "--json").json
+    n = len(gpd.read_parquet(files / "raw.parquet"))
+    assert (told["changes"]["n_removed"], told["changes"]["n_after"]) == (n, 0)
+    assert told["against the truth"]["after"]["f1@.5"] == 0
+    assert sheet.exists()
+    words = ("--footprints", files / "raw.parquet", "--compare", out)
+    back = succeed(capsys, "evaluate", *words, "--json").json["changes"]
+    assert (back["n_added"], back["n_before"]) == (n, 0)
+
+
+def test_maps_of_different_ground_are_not_compared(capsys, files: Path, tmp_path: Path) -> None:
+    far = gpd.read_parquet(files / "raw.parquet")[["geometry"]]
+    far.set_geometry(far.translate(5000, 0)).to_file(tmp_path / "far.gpkg")
+    words = ("--footprints", files / "raw.parquet", "--compare", tmp_path / "far.gpkg")
+    done = call(capsys, "evaluate", *words, "--gallery", tmp_path / "sheet.png")
+    assert done.code == 2
+    assert_one_line(done, "must show the same ground")
+    assert not (tmp_path / "sheet.png").exists()
+
+
 def test_a_scene_that_is_gone_leaves_a_blank_ground(capsys, files: Path, tmp_path: Path) -> None:
     town = write_town(TOWN, tmp_path)
     out, sheet = tmp_path / "o.parquet", tmp_path / "sheet.png"

@@ -13,7 +13,7 @@ import shapely
 from affine import Affine
 from pyproj import CRS
 
-from geoseg.errors import InputNotFoundError, ReadError, SceneError
+from geoseg.errors import ConfigError, InputNotFoundError, ReadError, SceneError
 from geoseg.evaluate.changes import building_gains, find_changes, measure_gain
 from geoseg.evaluate.gallery import Panel, draw_gallery
 from geoseg.grid import Grid, Window, apply_transform
@@ -72,11 +72,14 @@ def compare_maps(
         within: Area, see `read_area`: what has its centroid inside counts.
 
     Raises:
+        ConfigError: The maps lie apart.
         GeosegError: A file is not there or not what it should be.
     """
-    new, origin = read_map(after)
-    old, known = read_map(before)
+    new, origin = read_map(after, may_be_empty=True)
+    old, known = read_map(before, may_be_empty=True)
     old, origin = old.to_crs(new.crs), origin or known
+    if len(old) and len(new) and not _meet(old, new):
+        raise ConfigError(f"{before} and {after} must show the same ground, they lie apart")
     outlines = None if truth is None else read_vector(truth).to_crs(new.crs)
     area = read_area(within, crs=new.crs, origin=origin)
     old, new = centred_in(area, old), centred_in(area, new)
@@ -87,6 +90,11 @@ def compare_maps(
         changes=find_changes(old, new),
         origin=origin,
     )
+
+
+def _meet(old: gpd.GeoDataFrame, new: gpd.GeoDataFrame) -> bool:
+    one, other = (shapely.box(*frame.total_bounds) for frame in (old, new))
+    return bool(shapely.intersects(one, other))
 
 
 def draw_changes(path: Path, found: MapChanges, *, panels: int = PANELS) -> None:

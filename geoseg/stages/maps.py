@@ -43,14 +43,16 @@ def footprints_origin(path: Path) -> Origin | None:
     return Origin.from_json(metadata["origin"]) if "origin" in metadata else None
 
 
-def read_map(path: Path) -> tuple[gpd.GeoDataFrame, Origin | None]:
+def read_map(path: Path, *, may_be_empty: bool = False) -> tuple[gpd.GeoDataFrame, Origin | None]:
     """Read footprints of ours, or any vector file.
 
     Args:
         path: In any format and CRS.
+        may_be_empty: Whether footprints of ours may be none: a step can drop all there are.
 
     Returns:
-        At least one footprint; and where they come from, where the file says so.
+        Footprints, at least one unless told otherwise; and where they come from, where the file
+        says so.
 
     Raises:
         ConfigError: It is empty.
@@ -60,7 +62,7 @@ def read_map(path: Path) -> tuple[gpd.GeoDataFrame, Origin | None]:
         frame = read_table(path)
     except (FormatError, VectorError):
         return read_vector(path), None
-    if frame.empty:
+    if frame.empty and not may_be_empty:
         raise ConfigError(f"{path} must hold at least one footprint, it is empty")
     return frame, footprints_origin(path)
 
