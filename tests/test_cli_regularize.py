@@ -82,3 +82,19 @@ def test_bad_values_are_one_line(
     assert outcome.code == 2
     assert_one_line(outcome, said)
     assert not (tmp_path / "o.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--regularize-angles", "45"), "--regularize-angles goes with --regularize"),
+        (("--regularize-angles", "90", "--no-regularize"), "goes with --regularize"),
+        (("--tta-merge", "gmean"), "--tta-merge goes with --tta"),
+    ],
+)
+def test_options_of_a_step_that_is_off_are_refused(
+    tmp_path: Path, capsys: Capture, words: tuple[str, ...], said: str
+) -> None:
+    outcome = call(capsys, "run", tmp_path / "s.tif", "-o", tmp_path / "o.parquet", *SOFT, *words)
+    assert outcome.code == 2
+    assert_one_line(outcome, said)

@@ -243,12 +243,22 @@ def make_config(parameters: dict[str, Any], *, defaults: dict[str, Any] | None =
         logging.getLogger("geoseg").setLevel(logging.DEBUG)
     options = {k.replace("__", "."): v for k, v in parameters.items() if "__" in k}
     options |= parameters.get("least_area") or {}
-    return load_config(
+    config = load_config(
         parameters.get("config_file"),
         defaults=defaults,
         assignments=parameters.get("assignments", ()),
         options=options,
     )
+    _check_has_effect(options, config)
+    return config
+
+
+def _check_has_effect(options: dict[str, Any], config: Config) -> None:
+    """Refuse options of a step that is off: whoever gives them wants the step."""
+    if options.get("regularize.angles") is not None and not config.regularize.enabled:
+        raise click.UsageError("--regularize-angles goes with --regularize")
+    if options.get("tta.merge") is not None and config.tta.views == "none":
+        raise click.UsageError("--tta-merge goes with --tta hflip, d4 or d4+scale")
 
 
 def make_plan(parameters: dict[str, Any]) -> OutputPlan:
