@@ -149,6 +149,17 @@ def test_the_threshold_is_amid_those_that_a_loop_finds_good():
     assert np.mean(f1) == pytest.approx(by_loop[chosen])
 
 
+def test_no_threshold_is_chosen_below_what_maps_show() -> None:
+    """A map cut at 0.6 has the same F1 for all lower scores: that says nothing for them."""
+    whole = drawn(lambda s: s**2, n=400)
+    kept = whole.scores >= 0.6
+    cut = Judged(scores=whole.scores[kept], right=whole.right[kept], n_truth=whole.n_truth)
+    plain = ScoreMap(scores=(0.0, 1.0), probabilities=(0.0, 1.0))
+    assert best_threshold([cut], plain)[0] < 0.6
+    assert best_threshold([cut], plain, least_shown=0.6)[0] >= 0.6
+    assert best_threshold([cut], plain, least_shown=1.0)[0] == THRESHOLDS[-1]
+
+
 def test_a_map_is_judged_inside_by_outlines_everywhere():
     crs = "EPSG:32736"
     pred = gpd.GeoDataFrame(

@@ -17,7 +17,7 @@ from geoseg.evaluate.scorefit import fit_score_map
 from geoseg.models.spec import BUILDING, ModelSpec
 from geoseg.scores import ScoreMap
 from geoseg.stages.store import Origin
-from geoseg.vector import FootprintWriter
+from geoseg.vector import FootprintWriter, footprints_info
 
 GRID = make_grid(height=2000, width=2000)  # 1 km, 0.5 m pixels
 SHA = "ab" * 32
@@ -33,6 +33,7 @@ def write_map(
     sha256: str | None = SHA,
     calibration: ScoreMap | None = None,
     origin: bool = True,
+    score: float = 0.0,
 ) -> tuple[Path, Path]:
     """Write squares of random scores, right as often as the squares of these, and their truth."""
     rng = np.random.default_rng(seed)
@@ -57,7 +58,12 @@ def write_map(
     )
     model = {"sha256": sha256, "calibration": calibration and calibration.to_dict()}
     about = Origin(
-        scene_id=name, scene_path="s.tif", grid=GRID, labels={}, model=model, config={}
+        scene_id=name,
+        scene_path="s.tif",
+        grid=GRID,
+        labels={},
+        model=model,
+        config={"model": {"score": score}},
     ).to_json()
     path, truth = folder / f"{name}.parquet", folder / f"{name}.geojson"
     with FootprintWriter(path, crs=GRID.crs, metadata={"origin": about} if origin else {}) as file:
@@ -96,6 +102,24 @@ def test_a_spec_learns_what_its_scores_stand_for(capsys, tmp_path: Path) -> None
     assert replace(spec, calibration=None, default_score_threshold=0.9) == before
     families = {k: v["log_loss"] for k, v in said["cross-validated"].items()}
     assert min(families, key=lambda name: families[name]) == said["method"] != "as they are"
+
+
+def test_maps_of_high_scores_only_are_warned_of(capsys, tmp_path: Path) -> None:
+    path, truth = write_map(tmp_path, "a", score=0.6)
+    cut = write_map(tmp_path, "b", score=0.6)[0]
+    frame = gpd.read_parquet(cut)
+    with FootprintWriter(cut, crs=GRID.crs, metadata=footprints_info(path).metadata) as file:
+        file.write(frame[frame["score"] >= 0.6])
+    done = call(capsys, "calibrate", *words((cut, truth)), "--method", "logistic", "--json")
+    assert done.code == 0
+    assert "only what the network scores 0.60 or more" in done.err
+    found = ScoreMap.from_dict(
+        {
+            "scores": [float(s) for s in done.json["calibration"]],
+            "probabilities": list(done.json["calibration"].values()),
+        }
+    )
+    assert done.json["threshold"] >= found.apply(0.6) - 1e-3
 
 
 def test_without_a_model_nothing_is_written(capsys, tmp_path: Path) -> None:
@@ -152,6 +176,7 @@ def test_only_the_part_asked_for_counts(capsys, tmp_path: Path) -> None:
         ("other weights", "other weights"),
         ("factory", "factory"),
         ("all right", "right and wrong"),
+        ("twice", "of different ground"),
     ],
 )
 def test_what_cannot_be_fitted_is_one_line_and_writes_nothing(
@@ -178,6 +203,9 @@ def test_what_cannot_be_fitted_is_one_line_and_writes_nothing(
         extra = ["--model", "geoseg.testing:oracle"]
     elif case == "all right":
         gpd.read_parquet(maps[0][0]).to_file(maps[0][1])
+        maps = maps[:1]
+        extra += ["--method", "logistic"]
+    elif case == "twice":
         maps = [maps[0], maps[0]]
     before = weights.with_suffix(".json").read_bytes()
     done = call(capsys, "calibrate", *words(*maps), *extra)

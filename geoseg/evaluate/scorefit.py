@@ -150,17 +150,26 @@ def cross_validate(maps: Sequence[Judged]) -> dict[str, FitFigures]:
     return found
 
 
-def best_threshold(maps: Sequence[Judged], fitted: ScoreMap) -> tuple[float, tuple[float, ...]]:
+def best_threshold(
+    maps: Sequence[Judged], fitted: ScoreMap, *, least_shown: float = 0.0
+) -> tuple[float, tuple[float, ...]]:
     """Return a least probability at which F1 is good, and each map's F1 there.
 
     F1, the mean over maps, is flat around its best, and where exactly that lies is chance: the
     middle is taken of all thresholds that come near it.
+
+    Args:
+        maps: What was judged.
+        fitted: What scores stand for.
+        least_shown: Score from which on the maps show every find: F1 further down is not known.
     """
-    least = fitted.inverse().apply(THRESHOLDS)
+    shown = THRESHOLDS[fitted.inverse().apply(THRESHOLDS) >= least_shown]
+    tried = shown if len(shown) else THRESHOLDS[-1:]
+    least = fitted.inverse().apply(tried)
     f1 = np.array([[one.f1(float(score)) for one in maps] for score in least])
     near = np.flatnonzero(f1.mean(axis=1) >= f1.mean(axis=1).max() - NEAR_F1)
     middle = int(near[len(near) // 2])
-    return float(THRESHOLDS[middle]), tuple(f1[middle].tolist())
+    return float(tried[middle]), tuple(f1[middle].tolist())
 
 
 def pooled(maps: Sequence[Judged]) -> tuple[Floats, NDArray[np.bool_]]:

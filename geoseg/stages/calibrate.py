@@ -5,12 +5,13 @@ The result goes into the JSON beside the weights, which is replaced as a whole.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 
-from geoseg.errors import ConfigError
+from geoseg.errors import ConfigError, GeosegWarning
 from geoseg.evaluate.scorefit import (
     METHODS,
     FitFigures,
@@ -33,6 +34,10 @@ if TYPE_CHECKING:
 
     from geoseg.scores import ScoreMap
     from geoseg.stages.store import Origin
+
+
+LEAST_SHOWN: Final = 0.2
+"""Maps that begin at higher scores of the network show too little of what is wrong."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,15 +105,19 @@ def calibrate(
     """
     if not maps:
         raise ConfigError("a calibration needs a map with its truth, got none")
+    if len({(one.footprints.resolve(), one.within) for one in maps}) < len(maps):
+        raise ConfigError("the maps must be of different ground, got one of them twice")
     read = [_read(one) for one in maps]
     sums = {origin.model.get("sha256") for _, origin in read}
     if len(sums) > 1:
         raise ConfigError("the maps must be made with the same weights, got different ones")
     judged = [one for one, _ in read]
+    least_shown = max(origin.least_raw for _, origin in read)
+    _warn_if_cut(least_shown)
     measured = cross_validate(judged) if len(judged) > 1 or method == "auto" else {}
     family = _best(measured) if method == "auto" else method
     chosen = fit_score_map(*pooled(judged), method=family)
-    threshold, f1 = best_threshold(judged, chosen)
+    threshold, f1 = best_threshold(judged, chosen, least_shown=least_shown)
     return Calibrated(
         method=family,
         chosen=chosen,
@@ -118,6 +127,16 @@ def calibrate(
         cross_validated=measured,
         sha256=sums.pop(),
     )
+
+
+def _warn_if_cut(least_shown: float) -> None:
+    if least_shown > LEAST_SHOWN:
+        warnings.warn(
+            f"the maps show only what the network scores {least_shown:.2f} or more; what lower "
+            "scores stand for is a guess: make maps with --score 0.05 --set model.calibrate=false",
+            GeosegWarning,
+            stacklevel=3,
+        )
 
 
 def _best(measured: dict[str, FitFigures]) -> Method:
@@ -154,7 +173,7 @@ def _read(one: CheckedMap) -> tuple[Judged, Origin]:
     pred, origin = read_map(one.footprints)
     if origin is None or "score" not in pred:
         raise ConfigError(
-            f"{one.footprints}: does not say which model made it; geoseg run writes files that do"
+            f"{one.footprints}: does not say which model made it; .parquet and .gpkg of geoseg run do"
         )
     if origin.config.get("morphology", {}).get("score", "model") != "model":
         raise ConfigError(f"{one.footprints}: must carry the network's scores (morphology.score)")
