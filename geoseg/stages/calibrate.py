@@ -173,8 +173,8 @@ def _read(one: CheckedMap) -> tuple[Judged, Origin]:
     pred, origin = read_map(one.footprints)
     if origin is None or "score" not in pred:
         raise ConfigError(
-            f"{one.footprints}: does not say which model made it; what geoseg writes as .parquet or "
-            ".gpkg does"
+            f"{one.footprints}: does not say which model made it; what geoseg writes as .parquet "
+            "or .gpkg does"
         )
     if origin.config.get("morphology", {}).get("score", "model") != "model":
         raise ConfigError(f"{one.footprints}: must carry the network's scores (morphology.score)")
