@@ -51,6 +51,13 @@ def moved_m(before: Outlines, after: Outlines) -> float:
     return max(shapely.hausdorff_distance(a, b) for a, b in pairs) * UNIT_M
 
 
+def ragged_house(rng: np.random.Generator, x_m: float, y_m: float) -> shapely.Polygon:
+    """Return a house whose walls are traced every metre and a half, a few centimetres off."""
+    ring = shapely.segmentize(house(x_m, y_m), 1.5)
+    off = rng.normal(0, 0.08, (len(ring.exterior.coords) - 1, 2))
+    return shapely.Polygon(shapely.get_coordinates(ring)[:-1] + off)
+
+
 def test_a_slit_between_neighbours_closes():
     found = snap(outlines([house(0, 0), house(10.1, 0)]), tolerance_m=0.25).outlines
     assert nodes(found) == 6
@@ -235,3 +242,15 @@ def test_groups_do_not_depend_on_how_many_are_looked_at_together(monkeypatch):
     split = snap(moved, tolerance_m=0.3)
     assert np.array_equal(whole.outlines.lonlat_e7, split.outlines.lonlat_e7)
     assert np.array_equal(whole.overlapping, split.overlapping)
+
+
+def test_one_house_does_not_keep_the_others_of_its_block_from_being_cut(monkeypatch):
+    rng = np.random.default_rng(5)
+    places = [(10 * i, 8.05 * j) for i in range(6) for j in range(6)]
+    ragged = [ragged_house(rng, *place) for place in places]
+    before = outlines(ragged)
+    found = snap(before, tolerance_m=0.25)
+    monkeypatch.setattr(snapping, "CUTS", 1)
+    at_once = snap(before, tolerance_m=0.25)
+    assert len(found.overlapping) < len(at_once.overlapping) / 2
+    assert overlap_m2(found.outlines) < overlap_m2(at_once.outlines)
