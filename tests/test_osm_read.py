@@ -398,3 +398,10 @@ def test_extracts_are_read_as_osmium_assembles_them(name: str) -> None:
         n_whole += 1
     assert n_whole > 400
     assert len(found) - n_whole < 60  # cut by the extract's border: made of what is left
+
+
+@pytest.mark.parametrize("name", ["a.osm", "a.json", "a"])
+def test_a_folder_is_no_file(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    with pytest.raises(InputNotFoundError, match="is a folder: give a file"):
+        read_mapped(tmp_path / name, EVERYWHERE)

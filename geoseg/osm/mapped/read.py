@@ -66,6 +66,8 @@ def read_mapped(
     remote = "://" in str(path) or str(path).startswith("/vsi")
     if remote and extension in {*_OSM, ".json"}:
         raise InputNotFoundError(f"{path} must lie on this machine: download it first")
+    if not remote and source.is_dir():
+        raise InputNotFoundError(f"{source} is a folder: give a file in it")
     if not remote and not source.is_file():
         raise InputNotFoundError(f"{source} does not exist: check the path")
     if {*suffixes[-3:]} & {*_CHANGES}:
