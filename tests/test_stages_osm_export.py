@@ -178,7 +178,8 @@ def test_no_footprints_give_an_empty_file(tmp_path):
         (["-o", "o.gpkg", "--tags", "a=b", "--upload-allowed"], ["--tags, --upload-allowed"]),
         (["-o", "o.osc", "--upload-allowed"], ["--upload-allowed", ".osm"]),
         (["-o", "no/o.osm"], ["folder", "does not exist"]),
-        (["-o", "o.osm.bz2"], ["extension"]),
+        (["-o", "o.osm.bz2"], ["OSM files end in", ".osc.gz"]),
+        (["-o", "o.pbf"], ["OSM files end in", ".osm.pbf"]),
     ],
 )
 def test_wrong_use_is_one_line_and_code_2(tmp_path, capsys, monkeypatch, words, needles):

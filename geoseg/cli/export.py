@@ -43,6 +43,8 @@ def command(footprints: Path, **parameters: Any) -> int:
     _refuse(parameters, TASK_OPTIONS, "only for --format maproulette")
     if osm_suffix(parameters["output"]):
         return _osm(footprints, parameters)
+    if any(part in {".osm", ".osc", ".pbf"} for part in parameters["output"].suffixes):
+        raise click.UsageError(f"{parameters['output']}: OSM files end in {' '.join(SUFFIXES)}")
     _refuse(parameters, OSM_OPTIONS, f"only for outputs in {' '.join(SUFFIXES)}")
     plan = options.make_plan(parameters)
     chosen = parameters["statuses"] or parameters["against"] or parameters["conflate__align"]
@@ -78,9 +80,11 @@ def _tasks(footprints: Path, parameters: dict[str, Any]) -> int:
     if not parameters["cooperative"]:
         _refuse(parameters, ("tags", "osm_snap"), "only for --cooperative tasks")
     from geoseg.cli.report import finish
-    from geoseg.stages.osm_tasks import export_tasks
+    from geoseg.stages.osm_tasks import check_tasks_output, export_tasks
 
     output = parameters["output"]
+    with options.wrong_use():
+        check_tasks_output(output)
     done = export_tasks(
         footprints,
         output,

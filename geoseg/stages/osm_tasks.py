@@ -71,7 +71,7 @@ def export_tasks(
         GeosegError: The input is damaged or the output cannot be written; nothing is left behind.
     """
     selection = selection or Selection()
-    check_new_file(output, SUFFIXES)
+    check_tasks_output(output)
     check_apart([output], [footprints, *selection.against])
     tally, left_out = Tally(), Counter[str]()
     with tally.timed("read"):
@@ -88,6 +88,11 @@ def export_tasks(
         )
     tally.footprints = len(table)
     return TasksExport(n_tasks=count, tally=tally, left_out=dict(left_out))
+
+
+def check_tasks_output(output: Path) -> None:
+    """Raise OutputError, before any work, if tasks cannot be written."""
+    check_new_file(output, SUFFIXES)
 
 
 def changes_of(footprints: gpd.GeoDataFrame, options: OsmOptions) -> Changes:
