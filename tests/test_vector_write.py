@@ -559,3 +559,11 @@ def test_a_frame_that_is_not_footprints_is_refused(tmp_path):
         ):
             out.write(frame)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("extension", [".geojson", ".geojsonl"])
+def test_metres_that_are_said_to_be_degrees_are_refused(tmp_path, extension):
+    frame = houses(3).set_crs("EPSG:4326", allow_override=True)
+    with pytest.raises(OutputError, match="do not lie on the Earth in 'WGS 84': check the CRS"):
+        write(tmp_path / f"a{extension}", frame)
+    assert list(tmp_path.iterdir()) == []

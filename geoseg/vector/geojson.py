@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 WGS84: Final = "OGC:CRS84"
 DECIMALS: Final = 7  # about 1 cm on the ground; RFC 7946, section 11.2, asks for no more than 6
+POLE_DEGREES: Final = 90.0 + 1e-9
 
 
 def write_geojson(
@@ -126,7 +127,7 @@ def _dump(value: dict[str, Any]) -> str:
 
 def _project(geometries: NDArray[Any], crs: CRS) -> NDArray[Any]:
     if crs.equals(CRS(WGS84), ignore_axis_order=True):
-        return geometries.copy()
+        return _on_earth(geometries.copy(), crs)
     try:
         transformer = Transformer.from_crs(crs, WGS84, always_xy=True)
         lonlat = shapely.transform(
@@ -134,9 +135,15 @@ def _project(geometries: NDArray[Any], crs: CRS) -> NDArray[Any]:
         )
     except ProjError as err:
         raise OutputError(f"no way from {crs.name!r} to longitude and latitude: {err}") from err
-    if not np.isfinite(shapely.bounds(lonlat)).all():
+    return _on_earth(np.asarray(lonlat, object), crs)
+
+
+def _on_earth(lonlat: NDArray[Any], crs: CRS) -> NDArray[Any]:
+    """Return the geometries; metres that are said to be degrees lie beyond the poles."""
+    bounds = shapely.bounds(lonlat[~shapely.is_empty(lonlat) & ~shapely.is_missing(lonlat)])
+    if not np.isfinite(bounds).all() or (abs(bounds[:, 1::2]) > POLE_DEGREES).any():
         raise OutputError(f"footprints do not lie on the Earth in {crs.name!r}: check the CRS")
-    return np.asarray(lonlat, object)
+    return lonlat
 
 
 def _shift(geometry: Any, degrees: float) -> Any:
