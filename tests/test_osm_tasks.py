@@ -211,7 +211,7 @@ def test_other_formats_hold_everything_unless_asked(
         (("seen.parquet", "-o", "o.osc", "--against", "no.osm"), 2, ("no.osm",)),
         (("seen.parquet", "-o", "o.osc", "--per-task", "3"), 2, ("--per-task", "maproulette")),
         (("seen.parquet", "-o", "o.gpkg", "--cooperative"), 2, ("--cooperative", "maproulette")),
-        (("seen.parquet", "-o", "t.txt", "--format", "maproulette"), 1, ("t.txt", ".geojsonl")),
+        (("seen.parquet", "-o", "t.txt", "--format", "maproulette"), 2, ("t.txt", ".geojsonl")),
         (
             ("seen.parquet", "-o", "t.geojsonl", "--format", "maproulette", "--per-task", "0"),
             2,
@@ -244,3 +244,21 @@ def test_wrong_use_is_one_line_and_leaves_nothing(
     assert outcome.code == code
     assert_one_line(outcome, *needles)
     assert snapshot(tmp_path) == before
+
+
+def test_a_footprint_that_vanishes_on_the_grid_is_a_feature_without_a_place(tmp_path: Path) -> None:
+    speck = shapely.box(500_000, 5_500_000, 500_000.001, 5_500_000.001)
+    export_tasks(write_footprints(tmp_path / "f.parquet", [speck]), tmp_path / "t.geojsonl")
+    task = json.loads((tmp_path / "t.geojsonl").read_text().lstrip("\x1e"))
+    assert task["features"][0]["geometry"] is None
+    assert "nan" not in task["features"][0]["properties"]["josm"]
+
+
+def test_a_footprint_drawn_by_hand_becomes_a_task(tmp_path: Path) -> None:
+    frame = gpd.read_parquet(write_footprints(tmp_path / "f.parquet", houses(1)))
+    frame[["id", "label", "scene", "score"]] = None
+    frame["score"] = frame["score"].astype(float)
+    frame.to_file(tmp_path / "edited.gpkg")
+    export_tasks(tmp_path / "edited.gpkg", tmp_path / "t.geojsonl")
+    task = json.loads((tmp_path / "t.geojsonl").read_text().lstrip("\x1e"))
+    assert sorted(task["features"][0]["properties"]) == ["area_m2", "josm"]

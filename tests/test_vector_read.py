@@ -18,7 +18,7 @@ from pyproj import CRS, Transformer
 from test_vector_write import houses, write
 
 from geoseg.chips import plan_chips
-from geoseg.errors import FormatError, InputNotFoundError, VectorError
+from geoseg.errors import FormatError, GeosegWarning, InputNotFoundError, VectorError
 from geoseg.grid import Grid
 from geoseg.vector import chips_touching, footprints_info, read_aoi, read_footprints, read_vector
 
@@ -269,3 +269,25 @@ def test_damage_inside_the_data_is_a_format_error(tmp_path):
     path.write_bytes(data)
     with pytest.raises(FormatError, match="is torn"):
         list(read_footprints(path))
+
+
+@pytest.mark.parametrize("name", ["map.osm", "map.osc"])
+def test_openstreetmap_data_are_no_footprints(tmp_path, name):
+    root = "osm" if name.endswith(".osm") else "osmChange"
+    node = '<node id="-1" version="1" lat="60" lon="26"/>'
+    content = node if root == "osm" else f"<create>{node}</create>"
+    path = tmp_path / name
+    path.write_text(f'<?xml version="1.0"?><{root} version="0.6">{content}</{root}>')
+    for call in (read_footprints, footprints_info):
+        with pytest.raises(FormatError, match="is OpenStreetMap data, not footprints"):
+            call(path)
+
+
+@pytest.mark.parametrize("nothing", [None, shapely.Polygon()])
+def test_rows_without_a_geometry_are_left_out_and_counted(tmp_path, nothing):
+    frame = houses(5)
+    frame.loc[[1, 3], "geometry"] = nothing
+    frame.to_file(tmp_path / "edited.gpkg")
+    with pytest.warns(GeosegWarning, match=r"edited\.gpkg: rows without a geometry .*: 2"):
+        (back,) = read_footprints(tmp_path / "edited.gpkg")
+    assert back["id"].tolist() == frame["id"].iloc[[0, 2, 4]].tolist()

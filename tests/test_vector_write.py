@@ -567,3 +567,18 @@ def test_metres_that_are_said_to_be_degrees_are_refused(tmp_path, extension):
     with pytest.raises(OutputError, match="do not lie on the Earth in 'WGS 84': check the CRS"):
         write(tmp_path / f"a{extension}", frame)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("extension", [".gpkg", ".fgb", ".parquet", ".geojson", ".geojsonl"])
+def test_what_was_drawn_by_hand_has_no_facts_and_is_written(tmp_path, extension):
+    frame = houses(3)
+    frame.loc[1, ["id", "label", "scene"]] = None
+    frame.loc[1, "score"] = np.nan
+    frame.to_file(tmp_path / "edited.gpkg")
+    path = write(tmp_path / f"a{extension}", read_back(tmp_path / "edited.gpkg"))
+    back = read_back(path).sort_values("id", na_position="last", ignore_index=True)
+    assert back["id"].isna().tolist() == [False, False, True]
+    assert back.loc[2, ["label", "score", "scene"]].isna().all()
+    if extension == ".geojson":
+        features = json.loads(path.read_text())["features"]
+        assert ["id" in feature for feature in features] == [True, False, True]

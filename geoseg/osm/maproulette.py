@@ -78,9 +78,9 @@ def _tasks(
     changes: Changes | None,
 ) -> Iterator[dict[str, Any]]:
     lonlat = to_lonlat(np.asarray(footprints.geometry.to_numpy(), object), footprints.crs)
-    lonlat = rounded(lonlat)
     bounds = shapely.bounds(lonlat)
-    ids = footprints["id"].astype(str).tolist()
+    lonlat = rounded(lonlat)
+    ids = footprints["id"].fillna("").astype(str).tolist()
     facts = footprints[[name for name in _FACTS if name in footprints.columns]].to_dict("records")
     for rows in group_by_place(shapes_m, options):
         low, high = bounds[rows, :2].min(axis=0), bounds[rows, 2:].max(axis=0)
@@ -90,7 +90,7 @@ def _tasks(
                 "type": "Feature",
                 "id": ids[i],
                 "properties": {**_plain(facts[i]), "josm": link},
-                "geometry": json.loads(shapely.to_geojson(lonlat[i])),
+                "geometry": json.loads(shapely.to_geojson(lonlat[i]) or "null"),
             }
             for i in rows.tolist()
         ]

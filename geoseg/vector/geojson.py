@@ -117,7 +117,8 @@ def _features(spool: Spool) -> Iterator[str]:
         geometries = shapely.from_wkb(batch.column("geometry").to_numpy(zero_copy_only=False))
         texts = shapely.to_geojson(rounded(to_lonlat(geometries, spool.crs)))
         for row, text in zip(batch.drop_columns("geometry").to_pylist(), texts, strict=True):
-            head = _dump({"type": "Feature", "id": row["id"], "properties": row})
+            named = {} if row["id"] is None else {"id": row["id"]}
+            head = _dump({"type": "Feature", **named, "properties": row})
             yield f'{head[:-1]}, "geometry": {text or "null"}}}'
 
 

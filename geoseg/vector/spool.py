@@ -159,7 +159,7 @@ def _to_batch(frame: GeoDataFrame, geometries: Any, schema: pa.Schema) -> pa.Rec
 
 def _column(values: Any, kind: pa.DataType) -> pa.Array:
     if pa.types.is_string(kind):
-        return pa.array(values.astype(str).to_numpy(), kind)
+        return pa.array(values.astype(str).to_numpy(), kind, from_pandas=True)
     return pa.array(np.asarray(values), kind, from_pandas=True)  # NaN is no value, JSON has none
 
 

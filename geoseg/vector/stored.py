@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ import shapely
 from pyproj import CRS
 from pyproj.exceptions import CRSError
 
-from geoseg.errors import FormatError, InputNotFoundError
+from geoseg.errors import FormatError, GeosegWarning, InputNotFoundError
 from geoseg.footprints import optional_columns
 from geoseg.vector.gdal import GDAL_ERRORS, one_line, plain_path, quiet_gdal
 from geoseg.vector.geoparquet import METADATA_KEY
@@ -68,7 +69,8 @@ def read_footprints(
 
     Returns:
         An iterator of frames with the columns of footprints, in the file's CRS and order; none
-        where the file has no rows.
+        where the file has no rows. Rows without a geometry, as editors leave them, are left out
+        with a warning that counts them.
 
     Raises:
         InputNotFoundError: There is no such file.
@@ -85,9 +87,16 @@ def _frames(
     source: Path, batches: Iterator[pa.RecordBatch], info: FootprintsInfo
 ) -> Iterator[GeoDataFrame]:
     schema = schema_of(info.optional)
+    without = 0
     with _as_format_error(source):
         for batch in batches:
-            yield to_frame(batch, schema, info.crs)
+            frame = to_frame(batch, schema, info.crs)
+            known = ~(frame.geometry.isna() | frame.geometry.is_empty)
+            without += int((~known).sum())
+            yield frame if known.all() else frame[known]
+    if without:
+        text = f"{source}: rows without a geometry were left out: {without}"
+        warnings.warn(text, GeosegWarning, stacklevel=2)
 
 
 def _parquet_batches(source: Path, rows: int, names: list[str]) -> Iterator[pa.RecordBatch]:
@@ -131,6 +140,10 @@ def _gdal_info(source: Path) -> FootprintsInfo:
         raise FormatError(f"{source} is cut into tiles for viewing: give the file it was made from")
     with plain_path(source) as plain, quiet_gdal():
         info = pyogrio.read_info(plain, force_feature_count=True, force_total_bounds=True)
+    if info["driver"] == "OSM":
+        raise FormatError(
+            f"{source} is OpenStreetMap data, not footprints: give the file it was exported from"
+        )
     if source.suffix.lower() == ".shp":
         raise FormatError(
             f"{source}: a Shapefile has cut the columns' names: give the file it was made from"
