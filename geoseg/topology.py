@@ -27,7 +27,7 @@ Geometries = np.ndarray
 
 TOUCH_M2: Final = 1e-9
 """Outlines that share less are neighbours that touch."""
-TREE_ROWS: Final = 65_536
+TREE_ROWS: Final = 8_192
 """Boxes in one search tree: bounds the memory."""
 _ALONE: Final = -1
 

@@ -83,7 +83,7 @@ def _tasks(footprints: Path, parameters: dict[str, Any]) -> int:
     from geoseg.stages.osm_tasks import check_tasks_output, export_tasks
 
     output = parameters["output"]
-    with options.wrong_use():
+    with wrong_use():
         check_tasks_output(output)
     done = export_tasks(
         footprints,
