@@ -27,7 +27,7 @@ class RegularizeOptions:
     """Whether round buildings become circles."""
     least_wall_m: float = 1.5
     """Jogs and bays of less are noise: walls run on past them."""
-    gap_m: float = 0.75
+    gap_m: float = 0.5
     """Neighbours' walls that face each other across less, or overlap by less, become one; 0 leaves
     them."""
     least_iou: float = 0.75
