@@ -10,6 +10,8 @@ PYTHON ?= python3
 VENV ?= .venv
 # Where torch comes from, such as https://download.pytorch.org/whl/cpu; empty means PyPI (CUDA on Linux).
 TORCH_INDEX ?=
+# Processes that run the tests; each takes some 2 GB.
+TEST_WORKERS ?= 2
 # More words for pytest, such as PYTEST_ARGS="-k stitch -x".
 PYTEST_ARGS ?=
 
@@ -38,7 +40,7 @@ demo: $(INSTALLED) ## Render the synthetic town, map it, print the score, draw a
 	@$(PY) pipelines/demo.py --output demo
 
 test: $(INSTALLED) ## Run the test suite with coverage.
-	$(PY) -m pytest -m 'not slow' --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
+	$(PY) -m pytest -m 'not slow' -n $(TEST_WORKERS) --dist loadfile --cov --cov-report=term:skip-covered $(PYTEST_ARGS)
 
 slow: $(INSTALLED) ## Run the longer checks.
 	$(PY) -m pytest -m slow $(PYTEST_ARGS)

@@ -150,11 +150,12 @@ def from_metres(shapes: Geometries, grid: Grid) -> Geometries:
 
 def _bounds(spool: Spool, grid: Grid) -> NDArray[np.float64]:
     """Return (N, 4) boxes in metres."""
-    parts = [np.zeros((0, 4))]
-    parts += [
-        shapely.bounds(to_metres(frame.geometry.to_numpy(), grid)) for frame in spool.frames()
-    ]
-    return np.concatenate(parts)
+    bounds, row = np.empty((spool.count, 4)), 0
+    for frame in spool.frames():
+        here = slice(row, row + len(frame))
+        bounds[here] = shapely.bounds(to_metres(frame.geometry.to_numpy(), grid))
+        row = here.stop
+    return bounds
 
 
 def _last_rows(groups: Ints) -> Ints:
