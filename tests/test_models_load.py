@@ -249,3 +249,11 @@ def resizing() -> nn.Module:
     module = maskrcnn_lite0(2)
     module.transform.min_size = (800,)
     return module
+
+
+def test_folding_is_checked_before_the_network_moves(monkeypatch):
+    """A GPU's convolutions round so much that folding would look like a change there."""
+    monkeypatch.setattr(load_module, "resolve_device", lambda _: torch.device("meta"))
+    module = load_model("maskrcnn_lite0").module
+    assert not any("BatchNorm" in type(layer).__name__ for layer in module.modules())
+    assert {p.device.type for p in module.parameters()} == {"meta"}

@@ -309,6 +309,24 @@ def test_a_checkpoint_goes_on_as_if_nothing_had_been(tmp_path, name):
         assert torch.equal(a, b)
 
 
+def test_a_checkpoint_begins_another_run_with_its_average(tmp_path):
+    path = tmp_path / "last.safetensors"
+    module = random_network()
+    average = Average(module, 0.9)
+    average.values["rpn.head.bbox_pred.bias"] += 1.0
+    save_checkpoint(path, progress=Progress(step=3), architecture=SLIM, module=module,
+                    optimizer=make_optimizer(module, OptimOptions()), average=average,
+                    scaler=torch.amp.GradScaler("cpu", enabled=False))  # fmt: skip
+    options = NetworkOptions(init=str(path), architecture=SLIM)
+    begun, report = build_network(options, num_classes=2, size_px=96)
+    assert not report.left
+    own, state = module.state_dict(), begun.state_dict()
+    assert torch.equal(state["rpn.head.bbox_pred.bias"], own["rpn.head.bbox_pred.bias"] + 1.0)
+    norms = [name for name in own if name.endswith("running_mean")]
+    assert norms
+    assert all(torch.equal(state[name], own[name]) for name in norms)
+
+
 def test_nothing_in_a_checkpoint_is_pickled(tmp_path):
     state = State()
     state.move()

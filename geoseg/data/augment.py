@@ -242,11 +242,12 @@ def augmented(sample: Sample, transform: v2.Transform, *, seed: int) -> Sample:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         image, masks = transform(image, masks)
-    kept = masks.sum(dim=(1, 2)) >= LEAST_OBJECT_PX
+    left = _plain(masks)
+    kept = np.array([np.count_nonzero(mask) >= LEAST_OBJECT_PX for mask in left], bool)
     return Sample(
         image=_plain(functional.to_dtype(image, torch.uint8)),
-        masks=_plain(masks[kept]),
-        labels=sample.labels[np.asarray(kept)],
+        masks=left if kept.all() else left[kept],
+        labels=sample.labels[kept],
         gsd_m=sample.gsd_m,
     )
 

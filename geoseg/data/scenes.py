@@ -129,6 +129,8 @@ class LabelledScene:
         self.polygons = polygons
         self.bounds_px = bounds_px
         self.options = options
+        self._gsd_m = grid.gsd_m  # a grid works its pixels' sizes out each time
+        self._pixel_size_m = grid.pixel_size_m
         self._tree = shapely.STRtree(polygons)
         inside = shapely.contains(shapely.box(*bounds_px), shapely.centroid(polygons))
         self._near = polygons[inside]
@@ -212,19 +214,19 @@ class LabelledScene:
         matrix = place.to_native(size)
         image = self._read(place, matrix)
         masks = self._masks(matrix)
-        gsd_m = math.sqrt(place.scale_x * place.scale_y) * self.grid.gsd_m
+        gsd_m = math.sqrt(place.scale_x * place.scale_y) * self._gsd_m
         return Sample(image=image, masks=masks, labels=np.ones(len(masks), np.int64), gsd_m=gsd_m)
 
     def _finest_m(self) -> float:
-        return self.options.gsd_range_m[0] if self.options.gsd_range_m else self.grid.gsd_m
+        return self.options.gsd_range_m[0] if self.options.gsd_range_m else self._gsd_m
 
     def _scales(self, gsd_m: float) -> tuple[float, float]:
-        across_m, down_m = self.grid.pixel_size_m
+        across_m, down_m = self._pixel_size_m
         return gsd_m / across_m, gsd_m / down_m
 
     def _place(self, rng: np.random.Generator) -> Placement:
         options = self.options
-        finest, coarsest = options.gsd_range_m or (self.grid.gsd_m,) * 2
+        finest, coarsest = options.gsd_range_m or (self._gsd_m,) * 2
         gsd_m = math.exp(rng.uniform(math.log(finest), math.log(coarsest)))
         scale_x, scale_y = self._scales(gsd_m)
         angle = rng.uniform(-math.pi, math.pi) if rng.random() < options.rotate else 0.0

@@ -90,9 +90,9 @@ def load_model(
     # A factory's network keeps the size it was made for.
     size_px = chip_size_px if source.weights is not None else None
     _configure(module, score_threshold=threshold, chip_size_px=size_px)
-    module = _move(module, target)
     if source.weights is not None:
-        module = optimise_for_inference(module, target)
+        module = optimise_for_inference(module.eval(), target)
+    module = _move(module, target)
     log.debug("loaded %s on %s", spec.name, target)
     return LoadedModel(module=module, spec=spec, device=target)
 

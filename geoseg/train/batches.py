@@ -6,6 +6,7 @@ Legend: a batch is torchvision's: a list of float (3, H, W) in [0, 1], and a lis
 
 from __future__ import annotations
 
+import multiprocessing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -104,11 +105,25 @@ def batches(
         num_workers=loaders,
         prefetch_factor=PREFETCH_BATCHES if loaders else None,
         worker_init_fn=_quiet_worker,
-        multiprocessing_context="spawn" if loaders else None,  # dies with this process, however
+        multiprocessing_context=_context() if loaders else None,
         collate_fn=_as_it_is,
         generator=torch.Generator(),  # the network's must not notice when a loader begins
     )
     yield from loader
+
+
+def _context() -> Any:
+    """Return how loaders begin: from a process that has imported all they need, where there is one.
+
+    Spawned loaders import torch one after the other, since each is handed its source before the
+    next begins; a GPU with a dozen of them waits for minutes. Neither outlives this process,
+    however that ends, as a fork of it would.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__, "geoseg.train.sources"])
+    return context
 
 
 def collate(samples: list[Sample]) -> Batch:

@@ -89,6 +89,25 @@ def save_checkpoint(
         temporary.unlink(missing_ok=True)
 
 
+def is_checkpoint(path: Path) -> bool:
+    """Say whether a file is a run's checkpoint, whole or not, rather than a network's weights."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            return _META in (file.metadata() or {})
+    except (SafetensorError, OSError):
+        return False
+
+
+def checkpoint_weights(path: Path) -> dict[str, Tensor]:
+    """Return a checkpoint's network by layer names: the moving average, where it has one.
+
+    Raises:
+        FormatError: It is no checkpoint, or cut short.
+    """
+    _, tensors = _read(path)
+    return _part(tensors, "model.") | _part(tensors, "ema.")
+
+
 def checkpoint_step(path: Path) -> int:
     """Return the step a checkpoint was made at, 0 where there is none.
 

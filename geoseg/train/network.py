@@ -16,6 +16,7 @@ from geoseg.errors import ConfigError, MissingExtraError, ModelError
 from geoseg.models import build_architecture, find_model
 from geoseg.models.precision import decode_in_single_precision
 from geoseg.models.weights import read_pickled_state, read_state
+from geoseg.train.checkpoint import checkpoint_weights, is_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -101,7 +102,7 @@ def initial_state(options: NetworkOptions, module: nn.Module) -> Mapping[str, Te
         return _coco(options.architecture)
     path = Path(options.init)
     if path.suffix == ".safetensors":
-        return read_state(path)
+        return checkpoint_weights(path) if is_checkpoint(path) else read_state(path)
     source = find_model(options.init)
     if source.weights is None:
         raise ModelError(f"init must name weights, and {options.init!r} is a factory")

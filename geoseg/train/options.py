@@ -87,7 +87,7 @@ class NetworkOptions:
     """A key of `geoseg.models.ARCHITECTURES`."""
     init: str = "imagenet"
     """imagenet (the body), coco (all but the predictors), random, a bundled name or a .safetensors
-    file: layers that do not fit are left as they are, and named."""
+    file, a checkpoint's average too: layers that do not fit are left as they are, and named."""
     train_layers: str = "all"
     """all, heads, 5+, 4+, 3+ or a regular expression of layer names; the others stay."""
     stages: tuple[tuple[float, str], ...] = ()
