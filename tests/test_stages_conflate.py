@@ -153,8 +153,8 @@ def test_no_footprints(town: tuple[Path, Path], tmp_path: Path) -> None:
         (("--against", "nowhere.osm.pbf", "-o", "out.parquet"), 2, ("nowhere.osm.pbf", "exist")),
         (("-o", "out.parquet"), 2, ("--against",)),
         (("--against", "region.osm"), 2, ("-o",)),
-        (("--against", "region.osm", "-o", "out.txt"), 1, ("out.txt", ".gpkg")),
-        (("--against", "region.osm", "-o", "no/out.parquet"), 1, ("no", "folder")),
+        (("--against", "region.osm", "-o", "out.txt"), 2, ("out.txt", ".gpkg")),
+        (("--against", "region.osm", "-o", "no/out.parquet"), 2, ("no", "folder")),
         (("--against", "region.osm", "-o", "seen.parquet"), 2, ("seen.parquet", "input")),
         (("--against", "torn.osm", "-o", "out.parquet"), 1, ("torn.osm", "torn")),
         (
@@ -164,7 +164,7 @@ def test_no_footprints(town: tuple[Path, Path], tmp_path: Path) -> None:
         ),
         (
             ("--against", "region.osm", "-o", "out.parquet", "--conflicts", "c.gpkg"),
-            1,
+            2,
             ("c.gpkg", ".geojson"),
         ),
         (

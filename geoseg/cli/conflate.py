@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from geoseg.cli import options, osm_options
+from geoseg.cli.values import wrong_use
 
 if TYPE_CHECKING:
     from geoseg.stages.conflate import ConflationReport
@@ -54,9 +55,11 @@ def command(footprints: Path, **parameters: Any) -> int:
     config = options.make_config(parameters)
 
     from geoseg.cli.report import show
-    from geoseg.stages.conflate import conflate_file
+    from geoseg.stages.conflate import check_conflate_outputs, conflate_file
 
     output, conflicts = parameters["output"], parameters["conflicts"]
+    with wrong_use():
+        check_conflate_outputs(output, conflicts)
     report = conflate_file(
         footprints,
         list(parameters["against"]),

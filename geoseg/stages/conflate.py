@@ -116,16 +116,25 @@ def read_near(
     )
 
 
-def _check(footprints: Path, against: Sequence[Path], output: Path, conflicts: Path | None) -> None:
+def check_conflate_outputs(output: Path, conflicts: Path | None) -> None:
+    """Check that what is to be written can be, as far as a look at the names and folders tells.
+
+    Raises:
+        OutputError: An ending is unknown, or a folder is not there.
+        ConfigError: Both are one file.
+    """
     check_output(output)
-    outputs = [output]
     if conflicts is not None:
         check_new_file(conflicts, (".geojson",))
-        outputs.append(conflicts)
         if conflicts.resolve() == output.resolve():
             raise ConfigError(f"{conflicts}: is the other output too; give it another name")
+
+
+def _check(footprints: Path, against: Sequence[Path], output: Path, conflicts: Path | None) -> None:
+    check_conflate_outputs(output, conflicts)
     if not against:
         raise ConfigError("give at least one file of what is mapped")
+    outputs = [path for path in (output, conflicts) if path is not None]
     check_apart(outputs, [footprints, *against])
 
 
