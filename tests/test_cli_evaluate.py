@@ -15,6 +15,7 @@ from geoseg.coco import coco_annotations, coco_document, coco_images
 from geoseg.data.manifest import Manifest, SplitChoice, write_manifest
 from geoseg.evaluate.report import Section, write_report
 from geoseg.testing import ids_to_rgb, make_town, write_town
+from geoseg.vector import FootprintWriter
 from tests.cli_support import ORACLE, assert_one_line, call, succeed
 
 if TYPE_CHECKING:
@@ -103,6 +104,18 @@ def test_a_map_is_measured_seams_included(capsys, footprints, tmp_path):
     assert page.read_text(encoding="utf-8").count("data:image/png") == 2
     table = succeed(capsys, "evaluate", "--footprints", path, "--truth", truth).out
     assert "boundary_iou: 0." in table
+
+
+def test_a_map_of_nothing_finds_nothing(capsys, footprints, tmp_path):
+    _, truth = footprints
+    with FootprintWriter(tmp_path / "none.parquet", crs=TOWN.grid.crs):
+        pass
+    words = ("--footprints", tmp_path / "none.parquet", "--truth", truth)
+    found = succeed(capsys, "evaluate", *words, "--report", tmp_path / "r.html", "--json").json
+    assert (found["match"]["n_pred"], found["match"]["n_truth"]) == (0, len(TOWN.truth))
+    assert (found["match"]["f1@.5"], found["match"]["recall@.5"]) == (0, 0)
+    assert found["match"]["precision@.5"] is None
+    assert (tmp_path / "r.html").exists()
 
 
 def test_only_what_lies_within_counts(capsys, footprints, tmp_path):

@@ -182,7 +182,7 @@ def evaluate_map(footprints: Path, truth: Path, *, within: str = EVERYWHERE) -> 
     Raises:
         GeosegError: A file is not there or not what it should be.
     """
-    pred, origin = read_map(footprints)
+    pred, origin = read_map(footprints, may_be_empty=True)
     outlines = read_vector(truth)
     area = read_area(within, crs=pred.crs, origin=origin)
     if area is not None:
