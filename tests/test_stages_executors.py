@@ -26,7 +26,7 @@ from geoseg.errors import ClusterError, DeviceError, OutputError
 from geoseg.stages.base import Silence
 from geoseg.stages.blocks.job import run_blocks
 from geoseg.stages.blocks.rundir import RunManifest
-from geoseg.stages.executors import local_workers
+from geoseg.stages.executors.local import local_workers
 from geoseg.stages.outputs import OutputPlan
 from geoseg.stages.run import run
 from geoseg.testing import make_town, write_town

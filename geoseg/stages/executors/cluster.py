@@ -1,53 +1,44 @@
-"""Who runs units of work: this process, processes of this machine, or a Dask cluster.
-
-All answer the same call: units in, each with its outcome out, in the order they end. Units are
-descriptions; pixels go from a reading worker to a computing one at most, never through client or
-scheduler. The only user of dask and distributed.
-"""
+"""Units on a Dask cluster: handed out a few at a time, given up where workers die or hang."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import logging
-import math
 import os
-import threading
 import time
 from collections import Counter
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import dask
-from distributed import (
-    CancelledError,
-    Client,
-    KilledWorker,
-    Nanny,
-    Scheduler,
-    SpecCluster,
-    WorkerPlugin,
-    as_completed,
-    get_worker,
-)
+from distributed import CancelledError, Client, KilledWorker, as_completed
 from distributed.comm import CommClosedError
 
-from geoseg import __version__, models
-from geoseg.errors import ClusterError, DeviceError, GeosegError
+from geoseg import __version__
+from geoseg.errors import ClusterError, GeosegError
+from geoseg.stages.executors.base import UnitLostError
+from geoseg.stages.executors.local import local_cluster
+from geoseg.stages.executors.worker import (
+    HANG_TOPIC,
+    LAST_WORDS_S,
+    ModelPlugin,
+    limited,
+    limited_with,
+    sees,
+    worker_version,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
     from types import TracebackType
 
-    from distributed import Future, Worker
+    from distributed import Future
 
     from geoseg.config import ScaleOptions
-
-    Needs = Literal["model", "cpu"]
+    from geoseg.stages.executors.base import Needs, R, U
 
 log = logging.getLogger(__name__)
-U = TypeVar("U")
-R = TypeVar("R")
 
 AHEAD: Final = 2
 """Units in flight for each worker: one worked on, one waiting."""
@@ -55,58 +46,9 @@ DEATHS_ALLOWED: Final = 10
 """Workers of this machine that may die at one unit before it is given up."""
 HANGS_ALLOWED: Final = 2
 """Times that a unit may reach its time limit before it is given up."""
-HANG_TOPIC: Final = "geoseg-hang"
-SETTLE_S: Final = 0.5
-"""For a worker's last words to arrive."""
 START_S: Final = 120
 """For the first worker to come."""
 _LOST: Final = (CancelledError, CommClosedError, asyncio.CancelledError, TimeoutError, OSError)
-
-
-class UnitLostError(GeosegError, RuntimeError):
-    """A unit could not be done although nothing is wrong with the run: workers died or hung."""
-
-
-class Executor(Protocol):
-    """Runs functions over units of work."""
-
-    def map(
-        self,
-        function: Callable[[Any, Any], R],
-        units: Iterable[U],
-        *,
-        needs: Needs,
-        read: Callable[[Any], Any] | None = None,
-    ) -> Iterator[tuple[U, R | UnitLostError]]:
-        """Yield each unit with what `function(unit, pixels)` returned, as they end.
-
-        Args:
-            function: Called where the unit is worked on; idempotent.
-            units: Taken as they are needed, so there may be very many.
-            needs: "model" for work on a device, "cpu" for the rest.
-            read: Makes `pixels` on other workers, where there are some for it; otherwise None.
-
-        Raises:
-            GeosegError: Whatever `function` raised; the rest is given up.
-            ClusterError: The cluster is lost.
-        """
-        ...
-
-
-class Serial:
-    """This process, one unit after the other."""
-
-    def map(
-        self,
-        function: Callable[[Any, Any], R],
-        units: Iterable[U],
-        *,
-        needs: Needs,
-        read: Callable[[Any], Any] | None = None,
-    ) -> Iterator[tuple[U, R | UnitLostError]]:
-        """See `Executor`."""
-        for unit in units:
-            yield unit, function(unit, None)
 
 
 class Dask:
@@ -146,7 +88,7 @@ class Dask:
             self.client = self._connect(stack)
             self.client.subscribe_topic(HANG_TOPIC, self._count_hang)
             self._wait_for_workers()
-            plugin = _ModelPlugin(self._plugin_key, self._setup)
+            plugin = ModelPlugin(self._plugin_key, self._setup)
             _patiently("prepare its workers", lambda: self.client.register_plugin(plugin))
             self._stack = stack.pop_all()
         return self
@@ -167,8 +109,8 @@ class Dask:
 
     def check_folder(self, folder: Path) -> None:
         """Raise ClusterError unless every worker sees a file that this process has written."""
-        path = str(folder / "run.yaml")
-        seen = _patiently("answer", lambda: self.client.run(_sees, path))
+        path = folder / "run.yaml"
+        seen = _patiently("answer", lambda: self.client.run(sees, path))
         blind = [address for address, sees in seen.items() if not sees]
         if blind:
             raise ClusterError(
@@ -233,12 +175,12 @@ class Dask:
         with _cluster_errors("take work"):
             if read is not None and needs == "model" and gpu and cpu:
                 pixels = self.client.submit(
-                    _limited, read, (unit,), limit_s, key=f"read-{name}", resources=cpu, pure=False
+                    limited, read, (unit,), limit_s, key=f"read-{name}", resources=cpu, pure=False
                 )
                 futures.append(pixels)
             futures.append(
                 self.client.submit(
-                    _limited_with,
+                    limited_with,
                     function,
                     unit,
                     pixels,
@@ -293,7 +235,12 @@ class Dask:
     def _connect(self, stack: contextlib.ExitStack) -> Client:
         address: Any = self._options.scheduler
         if address is None:
-            address = self._start(stack)
+            try:
+                address = stack.enter_context(local_cluster(self._options, cores=self._cores))
+            except GeosegError:
+                raise
+            except (RuntimeError, OSError) as error:
+                raise ClusterError(_lost("the workers could not be started", error)) from error
         try:
             return stack.enter_context(Client(address, set_as_default=False))
         except (OSError, ValueError, TypeError) as error:
@@ -301,175 +248,16 @@ class Dask:
                 _lost(f"{address}: no Dask scheduler answers there", error)
             ) from error
 
-    def _start(self, stack: contextlib.ExitStack) -> SpecCluster:
-        scheduler = {"host": "127.0.0.1", "port": 0, "dashboard_address": "127.0.0.1:0"}
-        workers = local_workers(self._options, cores=self._cores)
-        try:
-            cluster = stack.enter_context(
-                SpecCluster(
-                    workers=workers,
-                    scheduler={"cls": Scheduler, "options": scheduler},
-                    silence_logs=logging.CRITICAL,
-                )
-            )
-        except (RuntimeError, OSError) as error:
-            raise ClusterError(_lost("the workers could not be started", error)) from error
-        stack.enter_context(_tended(cluster))
-        return cluster
-
     def _wait_for_workers(self) -> None:
         with _cluster_errors("start a worker"):
             self.client.wait_for_workers(1, timeout=START_S)
-        versions = _patiently("answer", lambda: self.client.run(_version))
+        versions = _patiently("answer", lambda: self.client.run(worker_version))
         for address, version in versions.items():
             if version != __version__:
                 raise ClusterError(
                     f"the worker {address} has geoseg {version}, this is {__version__}: "
                     "install one version everywhere"
                 )
-
-
-def local_workers(options: ScaleOptions, *, cores: int) -> dict[str, Any]:
-    """Return what processes to start on this machine, as `SpecCluster` takes them.
-
-    Without devices every worker does everything. With devices each has a process of its own with
-    the resource GPU=1, and reading, stitching and writing go to others with CPU=1.
-
-    Raises:
-        DeviceError: More GPUs are asked for than there are.
-    """
-    devices = _devices(options)
-    count = options.workers or (max(1, min(cores, 2 * len(devices))) if devices else 1)
-    threads = max(1, cores // (len(devices) or count))
-    spec: dict[str, Any] = {}
-    for i, (device, pinned) in enumerate(devices):
-        env = {**pinned, "OMP_NUM_THREADS": str(threads), DEVICE_VARIABLE: device}
-        spec[f"device-{i}"] = _nanny(env, {"GPU": 1})
-    for i in range(count):
-        env = {"OMP_NUM_THREADS": "1" if devices else str(threads)}
-        spec[f"worker-{i}"] = _nanny(env, {"CPU": 1} if devices else {})
-    return spec
-
-
-DEVICE_VARIABLE: Final = "GEOSEG_WORKER_DEVICE"
-"""Tells a worker process its device; set here, read by the plugin."""
-
-
-def _nanny(env: dict[str, str], resources: dict[str, float]) -> dict[str, Any]:
-    options = {
-        "nthreads": 1,
-        "env": env,
-        "resources": resources,
-        "host": "127.0.0.1",
-        "dashboard": False,
-        "memory_limit": 0,
-        "silence_logs": logging.CRITICAL,
-    }
-    return {"cls": Nanny, "options": options}
-
-
-def _devices(options: ScaleOptions) -> list[tuple[str, dict[str, str]]]:
-    """Return each device to use with the environment that shows a process that one alone."""
-    if options.gpus is not None:
-        visible = models.visible_gpus(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
-        if options.gpus > len(visible):
-            raise DeviceError(
-                f"--gpus {options.gpus}: found {len(visible)} on this machine; ask for fewer, or "
-                "for none to use the CPU"
-            )
-        return [("cuda", {"CUDA_VISIBLE_DEVICES": name}) for name in visible[: options.gpus]]
-    pinned = []
-    for device in options.devices or ():
-        kind, _, number = device.partition(":")
-        if kind == "cuda":
-            visible = models.visible_gpus(os.environ.get("CUDA_VISIBLE_DEVICES", ""))
-            if int(number or 0) >= len(visible):
-                raise DeviceError(f"{device}: found {len(visible)} GPUs on this machine")
-            pinned.append(("cuda", {"CUDA_VISIBLE_DEVICES": visible[int(number or 0)]}))
-        else:
-            pinned.append((device, {}))
-    return pinned
-
-
-class _ModelPlugin(WorkerPlugin):  # type: ignore[misc] # distributed is not followed for types
-    """Prepares each worker, also those that come later or anew."""
-
-    def __init__(self, key: str, setup: Callable[[str | None, bool], None]) -> None:
-        self.name = f"geoseg-{key}"
-        self._setup = setup
-
-    def setup(self, worker: Worker) -> None:
-        """Tell the process its device, and load the model where models run."""
-        device = os.environ.get(DEVICE_VARIABLE)
-        marks = worker.state.total_resources
-        runs_models = "GPU" in marks or "CPU" not in marks
-        self._setup(device or ("cuda" if "GPU" in marks else None), runs_models)
-
-
-def _limited_with(function: Callable[[Any, Any], R], unit: Any, pixels: Any, limit_s: float) -> R:
-    return _limited(function, (unit, pixels), limit_s)
-
-
-def _limited(function: Callable[..., R], arguments: tuple[Any, ...], limit_s: float) -> R:
-    """Call a function in a worker that ends itself when it takes too long; its nanny starts anew.
-
-    A thread that hangs in a driver or on a network drive can be ended in no other way.
-    """
-    if not 0 < limit_s < math.inf:
-        return function(*arguments)
-    worker = get_worker()
-    key = worker.get_current_task()
-
-    def end() -> None:
-        worker.log_event(HANG_TOPIC, key)
-        time.sleep(SETTLE_S)
-        os._exit(1)
-
-    timer = threading.Timer(limit_s, end)
-    timer.daemon = True
-    timer.start()
-    try:
-        return function(*arguments)
-    finally:
-        timer.cancel()
-
-
-@contextlib.contextmanager
-def _tended(cluster: SpecCluster) -> Iterator[None]:
-    """Replace workers that nobody restarts: a nanny gives up when one dies as it starts."""
-    over = threading.Event()
-
-    def mend() -> None:
-        dead = [name for name, nanny in cluster.workers.items() if nanny.status.name in _ENDED]
-        for name in dead:
-            del cluster.workers[name]
-        if dead:
-            cluster.scale(len(cluster.worker_spec))
-
-    def tend() -> None:
-        while not over.wait(SETTLE_S):
-            cluster.loop.add_callback(mend)
-
-    thread = threading.Thread(target=tend, name="geoseg-tend", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
-
-
-_ENDED: Final = {"failed", "closed"}
-
-
-def _version() -> str:
-    from geoseg import __version__ as version  # noqa: PLC0415 - the worker's, not the client's
-
-    return version
-
-
-def _sees(path: str) -> bool:
-    return os.path.exists(path)  # noqa: PTH110 - runs in a worker, with nothing of ours imported
 
 
 @contextlib.contextmanager
@@ -505,7 +293,7 @@ def _patiently(what: str, ask: Callable[[], R]) -> R:
     for _ in range(DEATHS_ALLOWED):
         with contextlib.suppress(CommClosedError):
             return ask()
-        time.sleep(SETTLE_S)
+        time.sleep(LAST_WORDS_S)
     with _cluster_errors(what):
         return ask()
 
