@@ -6,6 +6,10 @@ import dataclasses
 import math
 import os
 import re
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -235,6 +239,52 @@ def test_batches_are_the_same_wherever_they_are_made():
     here = images_of(range(4))
     assert images_of(range(4), loaders=1) == here
     assert images_of(range(2, 4)) == here[4:]
+
+
+def test_loaders_import_nothing_from_here_and_end_with_their_trainer(tmp_path):
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "run.py").write_text(LOADING)
+    (tmp_path / "cv2.py").write_text("raise RuntimeError('not the real one')")
+    process = subprocess.Popen(
+        [sys.executable, str(tmp_path / "code" / "run.py")],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+        stdout=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    group = os.getpgid(process.pid)
+    assert process.stdout is not None
+    with process.stdout:
+        assert process.stdout.readline() == "ready\n"
+    process.kill()
+    process.wait()
+    ends = time.monotonic() + 60
+    while _is_there(group):
+        assert time.monotonic() < ends, "a loader outlives its trainer"
+        time.sleep(0.2)
+
+
+LOADING = """
+import time
+
+from geoseg.train.batches import batches
+from tests.test_train_parts import Noise
+
+if __name__ == "__main__":
+    stream = batches(Noise(), range(99), augment="none", batch_size=1, seed=1, loaders=2)
+    next(stream)
+    print("ready", flush=True)
+    time.sleep(600)
+"""
+
+
+def _is_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 def test_processes_share_the_samples_out():

@@ -7,6 +7,9 @@ Legend: a batch is torchvision's: a list of float (3, H, W) in [0, 1], and a lis
 from __future__ import annotations
 
 import multiprocessing
+import os
+import sys
+import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +30,7 @@ if TYPE_CHECKING:
 
 Batch = tuple[list[torch.Tensor], list[dict[str, torch.Tensor]]]
 PREFETCH_BATCHES = 4
+SAFE_PATH = "PYTHONSAFEPATH"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +108,7 @@ def batches(
         batch_size=None,
         num_workers=loaders,
         prefetch_factor=PREFETCH_BATCHES if loaders else None,
-        worker_init_fn=_quiet_worker,
+        worker_init_fn=_begin_loader,
         multiprocessing_context=_context() if loaders else None,
         collate_fn=_as_it_is,
         generator=torch.Generator(),  # the network's must not notice when a loader begins
@@ -113,16 +117,28 @@ def batches(
 
 
 def _context() -> Any:
-    """Return how loaders begin: from a process that has imported all they need, where there is one.
+    """Return how loaders begin: from a process that has imported all they need, where that is safe.
 
     Spawned loaders import torch one after the other, since each is handed its source before the
-    next begins; a GPU with a dozen of them waits for minutes. Neither outlives this process,
-    however that ends, as a fork of it would.
+    next begins; a GPU with a dozen of them waits for minutes. The process that they are forked from
+    is started once and keeps the environment of that time. Forks of one that holds torch are
+    for Linux only.
     """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
+    if sys.platform != "linux":
         return multiprocessing.get_context("spawn")
+    from multiprocessing import forkserver  # noqa: PLC0415 - not for every system
+
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__, "geoseg.train.sources"])
+    before = os.environ.get(SAFE_PATH)
+    os.environ[SAFE_PATH] = "1"  # or else it would import what lies in the current folder
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ[SAFE_PATH]
+        else:
+            os.environ[SAFE_PATH] = before
     return context
 
 
@@ -149,10 +165,19 @@ def _target(sample: Sample) -> dict[str, Tensor]:
     }
 
 
-def _quiet_worker(_: int) -> None:
-    """Keep a loader on one core: the others are the network's."""
+def _begin_loader(_: int) -> None:
+    """Keep a loader on one core, the others are the network's; and end it with its trainer."""
     torch.set_num_threads(1)
     cv2.setNumThreads(0)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    """Wait for the trainer's end, however it comes; torch looks at the process that forked."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "loaders are processes of their own"
+    parent.join()
+    os._exit(1)
 
 
 def _as_it_is(batch: Any) -> Any:

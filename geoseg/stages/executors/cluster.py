@@ -109,7 +109,7 @@ class Dask:
 
     def check_folder(self, folder: Path) -> None:
         """Raise ClusterError unless every worker sees a file that this process has written."""
-        path = folder / "run.yaml"
+        path = str(folder / "run.yaml")
         seen = _patiently("answer", lambda: self.client.run(sees, path))
         blind = [address for address, sees in seen.items() if not sees]
         if blind:

@@ -14,7 +14,6 @@ from geoseg import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from distributed import Worker
 
@@ -76,6 +75,6 @@ def worker_version() -> str:
     return __version__
 
 
-def sees(path: Path) -> bool:
-    """Say whether the worker sees a file."""
-    return path.exists()
+def sees(path: str) -> bool:
+    """Say whether the worker sees a file; what it may not look at it does not see."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises where a share refuses
