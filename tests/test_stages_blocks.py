@@ -393,6 +393,23 @@ def test_the_run_folder_beside_the_output_goes_when_all_went_well(tmp_path: Path
     assert not left.exists()
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="needs /dev/full")  # noqa: PTH110 - a device
+def test_a_journal_that_does_not_fit_hides_no_error(tmp_path: Path) -> None:
+    with pytest.raises(OutputError, match="the first of all"):
+        _fail_on_a_full_disk(tmp_path / "run")
+    with RunDir(tmp_path / "run", config(), outputs=[]):
+        pass
+
+
+def _fail_on_a_full_disk(folder: Path) -> None:
+    with RunDir(folder, config(), outputs=[]) as run_dir:
+        full = os.open("/dev/full", os.O_WRONLY)
+        os.dup2(full, run_dir._journal.fileno())
+        os.close(full)
+        run_dir._journal.write("a line")
+        raise OutputError("the first of all")
+
+
 def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
     scene, folder = write_scene(tmp_path / "s.tif"), tmp_path / "run"
     with RunDir(folder, config(), outputs=[]), pytest.raises(BusyError, match=r"pid \d+ on"):

@@ -163,16 +163,19 @@ class RunDir:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with self._stack, contextlib.suppress(OSError):
-            remove_temporary(self.folder)
-            if kind is None:
-                self.manifest.state = "done"
-            elif issubclass(kind, KeyboardInterrupt):
-                self.manifest.state = "interrupted"
-            else:
-                self.manifest.state = "failed"
-                self.manifest.error = " ".join(str(error).split())
-            self.write_manifest()
+        with self._stack:
+            with contextlib.suppress(OSError):
+                remove_temporary(self.folder)
+                if kind is None:
+                    self.manifest.state = "done"
+                elif issubclass(kind, KeyboardInterrupt):
+                    self.manifest.state = "interrupted"
+                else:
+                    self.manifest.state = "failed"
+                    self.manifest.error = " ".join(str(error).split())
+                self.write_manifest()
+            with contextlib.suppress(OSError):  # its last lines may not fit on the disk
+                self._journal.close()
 
     def begin(self, stage: str, *, units: int, chips: int) -> None:
         """Begin a stage."""
