@@ -21,12 +21,10 @@ import pytest
 from cli_support import break_tiles, spawn, write_scene
 from test_stages_blocks import config, leftovers, map_blocks, rows, stages
 
-from geoseg.config import ScaleOptions
 from geoseg.errors import ClusterError, DeviceError, OutputError
 from geoseg.stages.base import Silence
 from geoseg.stages.blocks.job import run_blocks
 from geoseg.stages.blocks.rundir import RunManifest
-from geoseg.stages.executors.local import local_workers
 from geoseg.stages.outputs import OutputPlan
 from geoseg.stages.run import run
 from geoseg.testing import make_town, write_town
@@ -114,26 +112,6 @@ def test_devices_have_a_process_each_and_others_read_for_them(scene: Path, tmp_p
     )
     map_blocks(scene, tmp_path / "o.parquet", cfg)
     assert rows(tmp_path / "o.parquet") == expected(scene)
-
-
-def test_gpus_are_pinned_each_to_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.cuda.device_count", lambda: 3)
-    spec = local_workers(ScaleOptions(gpus=2, workers=3), cores=8)
-    gpus = [worker["options"] for name, worker in spec.items() if name.startswith("device")]
-    assert [options["env"]["CUDA_VISIBLE_DEVICES"] for options in gpus] == ["0", "1"]
-    assert all(options["resources"] == {"GPU": 1} for options in gpus)
-    others = [worker["options"] for name, worker in spec.items() if name.startswith("worker")]
-    assert [options["resources"] for options in others] == [{"CPU": 1}] * 3
-    assert all(options["nthreads"] == 1 for options in [*gpus, *others])
-
-    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,GPU-8932f937,6")
-    spec = local_workers(ScaleOptions(devices=("cuda:1", "cuda")), cores=8)
-    pinned = [spec[f"device-{i}"]["options"]["env"]["CUDA_VISIBLE_DEVICES"] for i in range(2)]
-    assert pinned == ["GPU-8932f937", "4"]
-    with pytest.raises(DeviceError, match="--gpus 4: found 3"):
-        local_workers(ScaleOptions(gpus=4), cores=8)
-    with pytest.raises(DeviceError, match="found 3 GPUs"):
-        local_workers(ScaleOptions(devices=("cuda:3",)), cores=8)
 
 
 def test_more_gpus_than_there_are_is_one_line_before_any_work(scene: Path, tmp_path: Path) -> None:

@@ -41,9 +41,9 @@ def optimise_for_inference(module: nn.Module, device: torch.device) -> nn.Module
     mps keeps its layout. Networks other than torchvision's `MaskRCNN` come back as they are.
 
     Args:
-        module: A network in evaluation mode, still on the CPU: convolutions of a GPU round to ten
-            bits or so, which hides what folding changes. It is changed; its state dict no longer
-            fits its architecture, so save weights before.
+        module: A network in evaluation mode, still on the CPU: convolutions of a GPU may round to
+            ten bits, which looks like a change. It is changed; its state dict no longer fits its
+            architecture, so save weights before.
         device: Where it will run.
 
     Returns:

@@ -111,7 +111,7 @@ class Dask:
         """Raise ClusterError unless every worker sees a file that this process has written."""
         path = str(folder / "run.yaml")
         seen = _patiently("answer", lambda: self.client.run(sees, path))
-        blind = [address for address, sees in seen.items() if not sees]
+        blind = [address for address, there in seen.items() if not there]
         if blind:
             raise ClusterError(
                 f"the worker {blind[0]} does not see {folder}: give a --run-dir that all workers "
