@@ -93,6 +93,22 @@ class Detections:
         data = self.mask_data
         return [data[a:b].reshape(shape) for (a, b), shape in zip(edges, shapes, strict=True)]
 
+    def expected_ious(self) -> NDArray[np.float32]:
+        """Return how well each mask is expected to fit its object, (N,) in [0, 1].
+
+        A pixel is the object's as probably as the soft mask says, and the mask's from one half
+        on. This is the expected area of what both share over that of what either covers: near 1
+        where the network is sure of the outline, 0 where no pixel is the mask's.
+        """
+        if not len(self):
+            return np.zeros(0, np.float32)
+        on = self.mask_data >= MASK_ON
+        likely, starts = self.mask_data / 255, self.mask_offsets[:-1]
+        shared = np.add.reduceat(np.where(on, likely, 0), starts)
+        covered = np.add.reduceat(np.where(on, 1, likely), starts)
+        ious = np.divide(shared, covered, out=np.zeros_like(shared), where=covered > 0)
+        return ious.astype(np.float32)
+
     def take(self, index: NDArray[np.bool_] | NDArray[np.integer] | Sequence[int]) -> Self:
         """Return the detections at `index` (a bool mask or positions), in that order."""
         where = np.asarray(index)

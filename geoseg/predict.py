@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -112,8 +113,15 @@ class Predictor:
             raise ModelError(f"masks must be probabilities in [0, 1], got {low:.3g} to {high:.3g}")
         masks = np.minimum(masks, 1)
         if self._cropped:
-            return paste_masks(chip.scene_id, chip.window, probs=masks, **output)
-        return crop_masks(chip.scene_id, chip.window, masks=masks, **output)
+            found = paste_masks(chip.scene_id, chip.window, probs=masks, **output)
+        else:
+            found = crop_masks(chip.scene_id, chip.window, masks=masks, **output)
+        return self._mask_scored(found) if self.model.spec.mask_scores else found
+
+    def _mask_scored(self, found: Detections) -> Detections:
+        scored = replace(found, scores=found.scores * found.expected_ious())
+        keep = scored.scores >= self.score_threshold
+        return scored if keep.all() else scored.take(keep)
 
     def _predict_fitting(self, batch: ChipBatch) -> Iterator[tuple[Chip, Detections]]:
         pending = batch.split(self.batch_size)

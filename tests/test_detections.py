@@ -183,6 +183,36 @@ def test_masks_round_trip_through_the_ragged_store(found: Detections) -> None:
         assert np.shares_memory(mask, found.mask_data)
 
 
+@given(found=ragged())
+def test_expected_ious_are_those_of_each_mask_alone(found: Detections) -> None:
+    ious = found.expected_ious()
+    assert (ious.shape, ious.dtype) == ((len(found),), np.float32)
+    for iou, mask in zip(ious.tolist(), found.masks(), strict=True):
+        shared = sum(p for p in mask.ravel().tolist() if p >= 128) / 255
+        covered = sum(1 if p >= 128 else p / 255 for p in mask.ravel().tolist())
+        assert iou == pytest.approx(shared / covered if covered else 0, abs=1e-6)
+
+
+def test_an_expected_iou_is_the_mean_over_objects_that_the_mask_may_stand_for() -> None:
+    rng = np.random.default_rng(3)
+    soft = np.clip(rng.normal([[0.95, 0.9, 0.2, 0.02]] * 30, 0.03), 0, 1)
+    drawn = rng.random((4000, *soft.shape)) < soft
+    mask = soft >= 0.5
+    true = (drawn & mask).sum(axis=(1, 2)) / (drawn | mask).sum(axis=(1, 2))
+    found = make_detections(boxes=[(0, 0, 4, 30)], masks=[np.rint(soft * 255).astype(np.uint8)])
+    assert found.expected_ious()[0] == pytest.approx(true.mean(), abs=0.01)
+
+
+def test_a_sure_mask_is_expected_to_fit_and_an_empty_one_not() -> None:
+    found = make_detections(
+        boxes=[(0, 0, 3, 3)] * 3,
+        masks=[np.full((3, 3), p, np.uint8) for p in (255, 127, 0)],
+        scores=[1.0] * 3,
+        labels=[1] * 3,
+    )
+    assert found.expected_ious().tolist() == [1, 0, 0]
+
+
 @given(found=ragged(), data=st.data())
 def test_take_picks_rows_with_their_masks(found: Detections, data: st.DataObject) -> None:
     n = len(found)

@@ -60,6 +60,7 @@ def specs(draw):
         data=draw(texts),
         default_score_threshold=draw(st.none() | st.floats(0, 1)),
         calibration=draw(st.none() | score_maps),
+        mask_scores=draw(st.booleans()),
     )
 
 
@@ -187,6 +188,15 @@ def test_a_spec_turns_probabilities_into_its_networks_scores():
     assert make_spec().raw_score(0.2) == 0.2
     with pytest.raises(ConfigError, match="calibration"):
         make_spec(calibration={"scores": [0, 1], "probabilities": [0, 1]})
+
+
+def test_finds_are_scored_by_class_alone_unless_a_spec_says_otherwise():
+    values = json.loads(make_spec(mask_scores=True).to_json())
+    assert ModelSpec.from_json(json.dumps(values)).mask_scores
+    del values["mask_scores"]
+    assert not ModelSpec.from_json(json.dumps(values)).mask_scores
+    with pytest.raises(FormatError, match="bad model spec: mask_scores must be true or false"):
+        ModelSpec.from_json(json.dumps({**values, "mask_scores": 1}))
 
 
 @pytest.mark.parametrize(

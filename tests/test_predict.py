@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -292,7 +293,9 @@ def test_a_chip_smaller_than_the_frame_gets_masks_inside_its_window() -> None:
 
 @pytest.fixture(scope="module")
 def lite0() -> LoadedModel:
-    return load_model("maskrcnn_lite0", device="cpu", score_threshold=0.05)
+    """Return the bundled network, its finds scored by class alone as torchvision does."""
+    loaded = load_model("maskrcnn_lite0", device="cpu", score_threshold=0.05)
+    return replace(loaded, spec=replace(loaded.spec, mask_scores=False))
 
 
 @pytest.fixture(scope="module")
@@ -331,6 +334,34 @@ def test_the_bundled_network_detects_what_torchvisions_own_forward_does(
     for least in (0.05, 0.5):
         found = Predictor(lite0, score_threshold=least).predict(town_batch)
         assert_like_torchvision(found, expected, least_score=least)
+
+
+@pytest.mark.parametrize("least", [0.05, 0.5])
+def test_mask_scores_are_the_class_s_times_the_iou_the_mask_expects(
+    lite0: LoadedModel, town_batch: ChipBatch, least: float
+) -> None:
+    by_mask = replace(lite0, spec=replace(lite0.spec, mask_scores=True))
+    plain = Predictor(lite0, score_threshold=0.05).predict(town_batch)
+    found = Predictor(by_mask, score_threshold=least).predict(town_batch)
+    for by_class, by_both in zip(plain, found, strict=True):
+        scores = by_class.scores * by_class.expected_ious()
+        kept = scores >= np.float32(least)
+        assert np.array_equal(by_both.scores, scores[kept])
+        assert np.array_equal(by_both.mask_data, by_class.take(kept).mask_data)
+    assert min(float(d.scores.min()) for d in found) >= least
+    assert sum(map(len, found)) < sum(int((d.scores >= least).sum()) for d in plain)
+
+
+def test_mask_scores_of_a_foreign_network_count_its_own_masks() -> None:
+    masks = torch.zeros(2, 1, 32, 32)
+    masks[0, 0, 4:9, 4:9], masks[1, 0, 4:9, 4:9] = 1, 0.8
+    batch, _ = painted(1)
+    module = Scripted(lambda _: [detection(scores=torch.tensor([0.5, 0.6]), masks=masks)])
+    model = LoadedModel(module=module, spec=replace(SPEC, mask_scores=True), device=CPU)
+    ((_, found),) = Predictor(model, score_threshold=0.48).stream([batch])
+    assert found.scores.tolist() == pytest.approx([0.5, 0.48])
+    ((_, found),) = Predictor(model, score_threshold=0.49).stream([batch])
+    assert found.scores.tolist() == [0.5]
 
 
 def test_the_bundled_network_repeats_to_the_bit_and_for_any_batch_size(

@@ -33,6 +33,7 @@ def write_map(
     sha256: str | None = SHA,
     calibration: ScoreMap | None = None,
     origin: bool = True,
+    mask_scores: bool = False,
     score: float = 0.0,
 ) -> tuple[Path, Path]:
     """Write squares of random scores, right as often as the squares of these, and their truth."""
@@ -57,6 +58,7 @@ def write_map(
         crs=GRID.crs,
     )
     model = {"sha256": sha256, "calibration": calibration and calibration.to_dict()}
+    model |= {"mask_scores": True} if mask_scores else {}  # older maps do not say
     about = Origin(
         scene_id=name,
         scene_path="s.tif",
@@ -174,6 +176,8 @@ def test_only_the_part_asked_for_counts(capsys, tmp_path: Path) -> None:
         ("origin", "which model made it"),
         ("mixed", "same weights"),
         ("other weights", "other weights"),
+        ("scored differently", "scored alike"),
+        ("scored otherwise", "another mask_scores"),
         ("factory", "factory"),
         ("all right", "right and wrong"),
         ("twice", "of different ground"),
@@ -199,6 +203,10 @@ def test_what_cannot_be_fitted_is_one_line_and_writes_nothing(
         maps[1] = write_map(tmp_path, "b", n=40, sha256="cd" * 32)
     elif case == "other weights":
         weights = write_spec(tmp_path, sha256="cd" * 32)
+    elif case == "scored differently":
+        maps[1] = write_map(tmp_path, "b", n=40, mask_scores=True)
+    elif case == "scored otherwise":
+        weights = write_spec(tmp_path, mask_scores=True)
     elif case == "factory":
         extra = ["--model", "geoseg.testing:oracle"]
     elif case == "all right":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -37,6 +38,16 @@ def origin() -> Origin:
         model={"name": "m", "sha256": None},
         config={"scene": {"bands": [1, 2, 3]}},
     )
+
+
+@pytest.mark.parametrize(
+    "changes", [{"name": "n"}, {"version": "2"}, {"sha256": "ab"}, {"mask_scores": True}]
+)
+def test_other_weights_and_another_way_to_score_are_another_network(changes: dict) -> None:
+    one = origin()
+    assert replace(one, config={}).network_id == one.network_id
+    assert replace(one, model=one.model | {"mask_scores": False}).network_id == one.network_id
+    assert replace(one, model=one.model | changes).network_id != one.network_id
 
 
 def written(path: Path, found: Found) -> Path:

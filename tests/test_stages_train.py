@@ -67,6 +67,7 @@ def test_a_run_leaves_weights_that_load_and_what_it_did(tmp_path, town):
     assert summary.progress.step == 4
     model = load_model(str(tmp_path / "run" / WEIGHTS_FILE), device="cpu")
     assert (model.spec.name, model.spec.licence, model.spec.chip_size_px) == ("tiny", "CC0-1.0", 96)
+    assert model.spec.mask_scores, "unless the config says otherwise"
     assert len(losses(tmp_path / "run")) == 4
     validations = read_rows(tmp_path / "run" / VALIDATIONS_FILE)
     assert [row["step"] for row in validations] == [2, 4]

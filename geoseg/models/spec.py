@@ -89,6 +89,9 @@ class ModelSpec:
     calibration: ScoreMap | None = None
     """What the network's scores stand for: how probably a footprint is a building, matched at IoU
     .5; None where nobody measured it."""
+    mask_scores: bool = False
+    """Whether the score of a find is its class's times the IoU that its mask is expected to have
+    (`Detections.expected_ious`), which ranks better; else the class's alone, as torchvision's."""
 
     def __post_init__(self) -> None:
         for key in ("name", "architecture", "licence", "version"):
@@ -110,6 +113,8 @@ class ModelSpec:
             _check_float("default_score_threshold", self.default_score_threshold, 0.0, 1.0)
         if self.calibration is not None and not isinstance(self.calibration, ScoreMap):
             raise ConfigError(f"calibration must be a ScoreMap, got {_show(self.calibration)}")
+        if not isinstance(self.mask_scores, bool):
+            raise ConfigError(f"mask_scores must be true or false, got {_show(self.mask_scores)}")
 
     @property
     def num_classes(self) -> int:
@@ -177,7 +182,7 @@ class ModelSpec:
             raise FormatError(f"{path}: {e}") from e
 
 
-_OPTIONAL = frozenset({"default_score_threshold", "calibration"})
+_OPTIONAL = frozenset({"default_score_threshold", "calibration", "mask_scores"})
 
 
 def _parse_object(text: str | bytes) -> dict[str, Any]:

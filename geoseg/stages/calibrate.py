@@ -67,6 +67,8 @@ class Calibrated:
     """By method, each map judged by a fit to the others; empty where there is one map."""
     sha256: str | None
     """Of the weights."""
+    mask_scores: bool
+    """Whether finds were scored by class and mask: `ModelSpec.mask_scores`."""
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values, for tables and JSON."""
@@ -100,7 +102,8 @@ def calibrate(
             over the maps.
 
     Raises:
-        ConfigError: The maps are of different weights, or too few or too plain to fit to.
+        ConfigError: The maps are of different weights, scored differently, or too few or too plain
+            to fit to.
         GeosegError: A file is not there or not what it should be.
     """
     if not maps:
@@ -108,11 +111,13 @@ def calibrate(
     if len({(one.footprints.resolve(), one.within) for one in maps}) < len(maps):
         raise ConfigError("the maps must be of different ground, got one of them twice")
     read = [_read(one) for one in maps]
-    sums = {origin.model.get("sha256") for _, origin in read}
-    if len(sums) > 1:
+    origins = [origin for _, origin in read]
+    if len({origin.model.get("sha256") for origin in origins}) > 1:
         raise ConfigError("the maps must be made with the same weights, got different ones")
+    if len({origin.mask_scores for origin in origins}) > 1:
+        raise ConfigError("the maps must be scored alike, got some with mask_scores, some without")
     judged = [one for one, _ in read]
-    least_shown = max(origin.least_raw for _, origin in read)
+    least_shown = max(origin.least_raw for origin in origins)
     _warn_if_cut(least_shown)
     measured = cross_validate(judged) if len(judged) > 1 or method == "auto" else {}
     family = _best(measured) if method == "auto" else method
@@ -125,7 +130,8 @@ def calibrate(
         f1=f1,
         counts=tuple((len(j.scores), int(j.right.sum()), j.n_truth) for j in judged),
         cross_validated=measured,
-        sha256=sums.pop(),
+        sha256=origins[0].model.get("sha256"),
+        mask_scores=origins[0].mask_scores,
     )
 
 
@@ -151,7 +157,8 @@ def write_calibration(model: str, found: Calibrated) -> Path:
         found: What `calibrate` returned.
 
     Raises:
-        ConfigError: The maps were made with other weights, or the model has no file.
+        ConfigError: The maps were made with other weights or scored otherwise than the spec says,
+            or the model has no file.
         OutputError: The spec cannot be written; it stays as it was.
     """
     source = find_model(model)
@@ -159,6 +166,8 @@ def write_calibration(model: str, found: Calibrated) -> Path:
         raise ConfigError(f"--model {model}: a factory has no spec to write a calibration to")
     if source.spec.sha256 != found.sha256:
         raise ConfigError(f"--model {model}: the maps were made with other weights than these")
+    if source.spec.mask_scores != found.mask_scores:
+        raise ConfigError(f"--model {model}: the maps were made with another mask_scores than its")
     path = check_output(source.weights.with_suffix(".json"), (".json",))
     spec: ModelSpec = replace(
         source.spec, calibration=found.chosen, default_score_threshold=found.threshold

@@ -105,4 +105,5 @@ def _about(spec: ModelSpec) -> dict[str, object]:
         "licence": spec.licence,
         "attribution": list(spec.attribution),
         "calibration": None if spec.calibration is None else spec.calibration.to_dict(),
+        "mask_scores": spec.mask_scores,
     }

@@ -68,6 +68,17 @@ class Origin:
     config: dict[str, Any]
 
     @property
+    def network_id(self) -> str:
+        """What finds in the same pixels depend on: the weights, and how finds are scored."""
+        weights = [str(self.model.get(name)) for name in ("name", "version", "sha256")]
+        return "-".join([*weights, "mask-scores"] if self.mask_scores else weights)
+
+    @property
+    def mask_scores(self) -> bool:
+        """Whether finds are scored by class and mask: `ModelSpec.mask_scores`."""
+        return bool(self.model.get("mask_scores", False))
+
+    @property
     def calibration(self) -> ScoreMap | None:
         """What the network's scores stand for; None where it is not known."""
         known = self.model.get("calibration")

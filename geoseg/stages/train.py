@@ -196,6 +196,7 @@ def _spec(config: TrainConfig, categories: tuple[Category, ...], module: Any) ->
         attribution=about.attribution,
         data=about.data,
         version="1",
+        mask_scores=config.network.mask_scores,
     )
 
 

@@ -98,6 +98,9 @@ class NetworkOptions:
     """Proposals a chip that the box head learns from; a third of them objects at most."""
     proposals: int = 400
     """Proposals a chip that those are chosen from."""
+    mask_scores: bool = True
+    """Whether finds are scored by class and mask, as the spec beside the weights will say; false:
+    by class alone."""
 
     def __post_init__(self) -> None:
         _between("rois", self.rois, 4, 4096)

@@ -72,11 +72,11 @@ class _Predictors:
         self.device: str | None = None
         """Where this process runs models, whatever the config says; set by who started it."""
 
-    def get(self, config: Config, *, sha256: str, size_px: int) -> ChipPredictor:
+    def get(self, config: Config, *, network_id: str, size_px: int) -> ChipPredictor:
         """Return the predictor of a config, loading it unless it is the one at hand."""
         if self.device is not None:
             config = replace(config, model=replace(config.model, device=self.device))
-        key = (config.model, config.tta, sha256, size_px)
+        key = (config.model, config.tta, network_id, size_px)
         with self._lock:
             if self._predictor is None or self._key != key:
                 self._predictor = None
@@ -105,7 +105,7 @@ def _detect(region: Region, pixels: Pixels | None) -> tuple[Tally, list[tuple[Ch
     )
     with tally.timed("load"):
         predictor = PREDICTORS.get(
-            scene.config, sha256=str(scene.origin.model.get("sha256")), size_px=scene.size_px
+            scene.config, network_id=scene.origin.network_id, size_px=scene.size_px
         )
     with closing(detect(work, predictor, scene.config, tally, Silence())) as found:
         return tally, list(found)

@@ -39,7 +39,7 @@ def detections_key(region: Region) -> str:
         aoi=None if config.scene.aoi is None else file_identity(config.scene.aoi),
         chips=[scene.size_px, config.chips.overlap_px],
         tta=None if plain else [asdict(config.tta), scene.least_raw],
-        model=[scene.origin.model.get(name) for name in ("name", "version", "sha256")],
+        model=scene.origin.network_id,
         block=[*_ends(region.rows), *_ends(region.cols)],
     )
 

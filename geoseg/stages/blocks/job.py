@@ -261,10 +261,9 @@ def _executor(
     if not (scale.workers or scale.gpus or scale.devices or scale.scheduler):
         stack.callback(units.release)
         return Serial()
-    model = scenes[0].origin.model
-    sha256 = str(model.get("sha256"))
-    setup = units.Setup(config=scenes[0].config, sha256=sha256, size_px=scenes[0].size_px)
-    cluster = stack.enter_context(Dask(scale, setup=setup, plugin_key=f"{model['name']}-{sha256}"))
+    first, network_id = scenes[0], scenes[0].origin.network_id
+    setup = units.Setup(config=first.config, network_id=network_id, size_px=first.size_px)
+    cluster = stack.enter_context(Dask(scale, setup=setup, plugin_key=network_id))
     cluster.check_folder(run.folder)
     progress.say(f"dashboard: {cluster.dashboard_link}")
     return cluster

@@ -46,7 +46,7 @@ class Setup:
     """What a worker does once, before its first unit."""
 
     config: Config
-    sha256: str
+    network_id: str
     size_px: int
 
     def __call__(self, device: str | None, runs_models: bool) -> None:
@@ -55,4 +55,4 @@ class Setup:
 
         PREDICTORS.device = device
         if runs_models:
-            PREDICTORS.get(self.config, sha256=self.sha256, size_px=self.size_px)
+            PREDICTORS.get(self.config, network_id=self.network_id, size_px=self.size_px)
