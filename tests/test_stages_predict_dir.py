@@ -21,6 +21,7 @@ from geoseg.stages.pictures import Picture, list_pictures, picture_batches, read
 from geoseg.stages.predict_dir import category_id, predict_dir, predict_pictures
 from geoseg.stages.predict_dir import load_for_pictures as load
 from geoseg.testing import ids_to_rgb
+from geoseg.tta import TtaOptions
 from tests.cli_support import ORACLE, assert_one_line, call, snapshot, succeed, town
 
 SEES = ModelOptions(name="geoseg.testing:oracle", device="cpu")
@@ -57,6 +58,15 @@ def test_a_model_that_knows_scores_one(images, tmp_path):
     assert (figures.ap, figures.challenge_ap50, figures.challenge_ar50) == (1, 1, 1)
     assert (tally.chips, tally.inferred, tally.failed) == (5, 5, [])
     assert tally.detections == len(truth)
+
+
+@pytest.mark.parametrize("views", ["hflip", "d4"])
+def test_a_model_that_knows_scores_one_from_every_side(images, tmp_path, views):
+    output = tmp_path / "predictions.json"
+    predict_dir(images, output, SEES, tta=TtaOptions(views=views))
+    truth = read_coco(document(images, tmp_path / "truth.json"))
+    figures = coco_figures(truth, read_results(output, truth))
+    assert (figures.ap, figures.challenge_ap50, figures.challenge_ar50) == (1, 1, 1)
 
 
 def test_results_have_the_challenges_form(images, tmp_path):
@@ -235,6 +245,9 @@ def test_a_network_of_ours_sees_pictures_unresized(images):
     pictures = list_pictures(images)[0][3:]
     list(predict_pictures(pictures, predictor, tally=Tally()))
     assert seen == [(320, 320), (96, 608)]  # padded to whole cells of 32 px
+    seen.clear()
+    list(predict_pictures(pictures[1:], predictor, tta=TtaOptions(views="d4"), tally=Tally()))
+    assert seen == [(96, 608)] * 4 + [(608, 96)] * 4
 
 
 def test_labels_that_the_model_does_not_describe_are_refused():

@@ -30,7 +30,8 @@ _PATH = click.Path(path_type=Path)
 @click.option("--report", type=_PATH, help="Write a page with tables, plots and pictures, .html.")
 @options.compare_options
 @options.model_options
-@options.score_option
+@options.tta_options
+@options.chip_score_option
 @options.morphology_options
 @options.config_options
 def command(**parameters: Any) -> int:
@@ -104,6 +105,7 @@ def _evaluate_chips(parameters: dict[str, Any]) -> int:
                 images,
                 config.model,
                 tally,
+                tta=config.tta,
                 morphology=config.morphology,
                 progress=progress,
             )

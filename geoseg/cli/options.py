@@ -150,6 +150,12 @@ score_option = click.option(
     help="Least score, 0 to 1: the probability of being right where the model is calibrated "
     "[as the model's spec says, or 0.5; for footprints, that of infer].",
 )
+chip_score_option = click.option(
+    "--score",
+    "model__score",
+    type=float,
+    help="Least score of a detection, 0 to 1 [0.05 of the network's own].",
+)
 shape_options = together(
     click.option(
         "--tolerance",

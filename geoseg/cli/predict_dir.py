@@ -33,12 +33,8 @@ _PATH: Callable[..., Any] = click.Path
     help="COCO document that says which images there are and their ids [numbers in file names].",
 )
 @options.model_options
-@click.option(
-    "--score",
-    "model__score",
-    type=float,
-    help="Least score of a detection, 0 to 1 [0.05 of the network's own].",
-)
+@options.tta_options
+@options.chip_score_option
 @options.morphology_options
 @click.option(
     "--min-area", "morphology__min_area", metavar="14px", help="Smaller masks are dropped [0]."
@@ -69,6 +65,7 @@ def command(images: Path, output: Path, coco: Path | None, **parameters: Any) ->
             images,
             output,
             config.model,
+            tta=config.tta,
             morphology=config.morphology,
             coco=coco,
             progress=progress,

@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from geoseg.morphology import MorphologyOptions
     from geoseg.stages.base import Progress, Tally
     from geoseg.stages.store import Origin
+    from geoseg.tta import TtaOptions
 
 PICTURES = 6
 SIZES_M = (0, 5, 8, 12, 18, 30, math.inf)  # square root of the area: sheds to blocks
@@ -121,10 +122,11 @@ def evaluate_model(
     options: ModelOptions,
     tally: Tally,
     *,
+    tta: TtaOptions | None = None,
     morphology: MorphologyOptions | None = None,
     progress: Progress | None = None,
 ) -> Annotations:
-    """Return what a model finds in the chips of a document, its masks refined if that is asked for.
+    """Return what a model finds in the chips of a document, seen and refined as is asked for.
 
     Raises:
         GeosegError: The model does not serve, or no chip can be read.
@@ -135,6 +137,7 @@ def evaluate_model(
     seen = predict_pictures(
         pictures,
         predictor,
+        tta=tta,
         calibrate=options.calibrate,
         morphology=morphology,
         tally=tally,

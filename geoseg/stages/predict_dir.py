@@ -26,6 +26,7 @@ from geoseg.stages.base import Progress, Silence, Tally
 from geoseg.stages.pictures import document_pictures, list_pictures, picture_batches
 from geoseg.stages.scores import calibrated, least_raw
 from geoseg.stages.staging import Staging, check_apart, output_errors
+from geoseg.tta import ViewsPredictor
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Sequence
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from geoseg.models import ModelSpec
     from geoseg.morphology import MorphologyOptions
     from geoseg.stages.pictures import Picture
+    from geoseg.tta import ChipPredictor, TtaOptions
 
 DEFAULTS = {"morphology.duplicate_ios": 0.0}
 """Keys of a config for pictures: weak duplicates of what a better one may have missed add to AP."""
@@ -49,6 +51,7 @@ def predict_dir(
     output: Path,
     options: ModelOptions,
     *,
+    tta: TtaOptions | None = None,
     morphology: MorphologyOptions | None = None,
     coco: Path | None = None,
     most_per_image: int = MAX_RESULTS_PER_IMAGE,
@@ -61,6 +64,7 @@ def predict_dir(
         output: The .json file: a list of image_id, category_id, score, segmentation (run-length
             encoding) and bbox (left, top, width, height), best first within each picture.
         options: Model, device, batch size, least score and reader threads.
+        tta: From which sides pictures are seen; by default from one.
         morphology: Steps on the masks, lengths in pixels; by default there are none.
         coco: A COCO document: its images are predicted, under its ids, instead of the folder's.
         most_per_image: Only so many of the best detections of a picture are written.
@@ -93,6 +97,7 @@ def predict_dir(
     found = predict_pictures(
         pictures,
         predictor,
+        tta=tta,
         morphology=morphology,
         calibrate=options.calibrate,
         threads=options.readers,
@@ -119,6 +124,7 @@ def predict_pictures(
     pictures: Sequence[Picture],
     predictor: Predictor,
     *,
+    tta: TtaOptions | None = None,
     morphology: MorphologyOptions | None = None,
     calibrate: bool = True,
     threads: int = 2,
@@ -149,10 +155,13 @@ def predict_pictures(
     batches = picture_batches(
         pictures, batch_size=predictor.batch_size, threads=threads, on_error=fail
     )
+    seer: ChipPredictor = predictor
+    if tta is not None and tta.views != "none":
+        seer = ViewsPredictor(predictor, tta, score_threshold=predictor.score_threshold)
     for group, batch in tally.timed_items("read", batches):
         _see_whole(predictor, batch.images.shape[2:])
         with tally.timed("infer"):
-            found = [detections for _, detections in predictor.stream([batch])]
+            found = [detections for _, detections in seer.stream([batch])]
         for picture, detections in zip(group, found, strict=True):
             tally.inferred += 1
             refined = refine(detections, steps, gsd_m=None)
