@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
@@ -12,28 +13,30 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import rasterio
-from cli_support import break_tiles, town, write_scene
+from builders import make_grid
+from cli_support import ORACLE, break_tiles, town, write_scene
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from geoseg.config import Config, load_config
 from geoseg.errors import BusyError, ConfigError, OutputError, ReadError
+from geoseg.scores import ScoreMap
 from geoseg.stages.base import Silence
+from geoseg.stages.blocks.detect import _Predictors
 from geoseg.stages.blocks.job import describe, infer_blocks, run_blocks
-from geoseg.stages.blocks.plan import levels, regions
+from geoseg.stages.blocks.plan import SceneJob, levels, regions
 from geoseg.stages.blocks.rundir import RunDir, RunManifest
 from geoseg.stages.blocks.shards import read_seal
 from geoseg.stages.executors import Serial, UnitLostError
 from geoseg.stages.infer import infer
 from geoseg.stages.outputs import OutputPlan
 from geoseg.stages.run import run
-from geoseg.stages.store import read_detections
+from geoseg.stages.store import Origin, read_detections
 from geoseg.stages.tile import tile
 from geoseg.testing import assert_footprints_valid, make_town, write_town
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 class Shuffled:
@@ -285,6 +288,33 @@ def test_a_rerun_redoes_only_what_reads_what_changed(tmp_path: Path) -> None:
     for same in ({"model__batch_size": 2}, {"model__readers": 1}, {"scale__block_limit_s": 5.0}):
         map_blocks(scene, tmp_path / "b.parquet", config(**keep, **same))
         assert stages(run_dir)["infer"] == (0, n), same
+
+
+def test_a_process_that_runs_on_takes_the_threshold_of_a_new_calibration() -> None:
+    strict, mild = (
+        ScoreMap(scores=(0.0, at, 1.0), probabilities=(0.0, 0.5, 1.0)) for at in (0.8, 0.4)
+    )
+    predictors = _Predictors()
+    least = [
+        predictors.get(scene_job(calibration=curve)).score_threshold
+        for curve in (strict, mild, mild)
+    ]
+    assert least == [pytest.approx(0.8), pytest.approx(0.4), pytest.approx(0.4)]
+    same = predictors.get(scene_job(calibration=mild))
+    assert predictors.get(scene_job(calibration=mild)) is same
+
+
+def scene_job(*, calibration: ScoreMap) -> SceneJob:
+    """Return a scene of which the oracle's scores stand for something."""
+    origin = Origin(
+        scene_id="s", scene_path="s.tif", grid=make_grid(height=600, width=600), labels={},
+        model={"name": ORACLE[1], "calibration": calibration.to_dict()}, config={},
+    )  # fmt: skip
+    chosen = load_config(options={"model.name": ORACLE[1], "model.device": "cpu"})
+    return SceneJob(
+        path="s.tif", identity="x", config=chosen, origin=origin, plan=None, shape_chips=(1, 1),
+        size_px=300, folder=Path("run"),
+    )  # fmt: skip
 
 
 def test_a_higher_score_filters_kept_detections_to_the_same_footprints(tmp_path: Path) -> None:

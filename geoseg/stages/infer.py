@@ -60,11 +60,18 @@ def open_work(path: str, config: Config, stack: ExitStack) -> Work:
     )
 
 
-def load_predictor(config: Config, *, size_px: int) -> ChipPredictor:
-    """Load the model that the config names, for chips of `size_px`, with the views it asks for."""
+def load_predictor(config: Config, *, size_px: int, least: float | None = None) -> ChipPredictor:
+    """Load the model that the config names, for chips of `size_px`, with the views it asks for.
+
+    Args:
+        config: Of the run.
+        size_px: Side of the chips.
+        least: Of the network's own scores that may pass; by default what the config and the
+            model's spec say.
+    """
     spec = find_model(config.model.name).spec
     options = settled(config, spec).model
-    least = least_raw(options, spec.calibration)
+    least = least_raw(options, spec.calibration) if least is None else least
     model = load_model(
         options.name, device=options.device, score_threshold=least, chip_size_px=size_px
     )

@@ -22,9 +22,8 @@ from geoseg.stages.infer import Work, detect, load_predictor
 
 if TYPE_CHECKING:
     from geoseg.chips import Chip
-    from geoseg.config import Config
     from geoseg.detections import Detections
-    from geoseg.stages.blocks.plan import Region
+    from geoseg.stages.blocks.plan import Region, SceneJob
     from geoseg.stages.blocks.sources import Pixels
     from geoseg.tta import ChipPredictor
 
@@ -72,15 +71,17 @@ class _Predictors:
         self.device: str | None = None
         """Where this process runs models, whatever the config says; set by who started it."""
 
-    def get(self, config: Config, *, network_id: str, size_px: int) -> ChipPredictor:
-        """Return the predictor of a config, loading it unless it is the one at hand."""
+    def get(self, scene: SceneJob) -> ChipPredictor:
+        """Return the predictor of a scene, loading it unless it is the one at hand."""
+        config = scene.config
         if self.device is not None:
             config = replace(config, model=replace(config.model, device=self.device))
-        key = (config.model, config.tta, network_id, size_px)
+        least = scene.least_raw
+        key = (config.model, config.tta, scene.origin.network_id, scene.size_px, least)
         with self._lock:
             if self._predictor is None or self._key != key:
                 self._predictor = None
-                self._predictor = load_predictor(config, size_px=size_px)
+                self._predictor = load_predictor(config, size_px=scene.size_px, least=least)
                 self._key = key
             return self._predictor
 
@@ -104,8 +105,6 @@ def _detect(region: Region, pixels: Pixels | None) -> tuple[Tally, list[tuple[Ch
         size_px=scene.size_px,
     )
     with tally.timed("load"):
-        predictor = PREDICTORS.get(
-            scene.config, network_id=scene.origin.network_id, size_px=scene.size_px
-        )
+        predictor = PREDICTORS.get(scene)
     with closing(detect(work, predictor, scene.config, tally, Silence())) as found:
         return tally, list(found)

@@ -261,9 +261,9 @@ def _executor(
     if not (scale.workers or scale.gpus or scale.devices or scale.scheduler):
         stack.callback(units.release)
         return Serial()
-    first, network_id = scenes[0], scenes[0].origin.network_id
-    setup = units.Setup(config=first.config, network_id=network_id, size_px=first.size_px)
-    cluster = stack.enter_context(Dask(scale, setup=setup, plugin_key=network_id))
+    first = scenes[0]
+    key = f"{first.origin.network_id}-{first.least_raw:.6f}"
+    cluster = stack.enter_context(Dask(scale, setup=units.Setup(scene=first), plugin_key=key))
     cluster.check_folder(run.folder)
     progress.say(f"dashboard: {cluster.dashboard_link}")
     return cluster

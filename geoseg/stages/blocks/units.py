@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from geoseg.config import Config
     from geoseg.stages.blocks.outcome import Outcome
-    from geoseg.stages.blocks.plan import Region
+    from geoseg.stages.blocks.plan import Region, SceneJob
 
 
 def detect(region: Region, pixels: Any = None) -> Outcome:
@@ -45,9 +44,8 @@ def release() -> None:
 class Setup:
     """What a worker does once, before its first unit."""
 
-    config: Config
-    network_id: str
-    size_px: int
+    scene: SceneJob
+    """A scene of the run: all have the same model."""
 
     def __call__(self, device: str | None, runs_models: bool) -> None:
         """Take the device, and load the model where this worker is there to run it."""
@@ -55,4 +53,4 @@ class Setup:
 
         PREDICTORS.device = device
         if runs_models:
-            PREDICTORS.get(self.config, network_id=self.network_id, size_px=self.size_px)
+            PREDICTORS.get(self.scene)

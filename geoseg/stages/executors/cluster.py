@@ -58,7 +58,7 @@ class Dask:
         options: Workers, devices or the address of a cluster.
         setup: Called once in each worker with the device it is to use, or None: loads the model
             where models run, so that it is loaded once and never shipped.
-        plugin_key: What `setup` depends on: the model's name and the SHA-256 of its weights.
+        plugin_key: What `setup` depends on: the model and its least score.
         cores: CPU cores of this machine, shared by its workers.
 
     Raises:
