@@ -13,7 +13,7 @@ import pytest
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import __main__ as program
-from benchmarks import efficiency, peers, quality, real, second_score, stitching
+from benchmarks import card, efficiency, peers, quality, real, second_score, stitching
 from benchmarks import extracts as towns
 from benchmarks import regularize as outlines
 from benchmarks import tta as views
@@ -228,11 +228,12 @@ def drawn_scenes(monkeypatch, tmp_path):
             scenes[name] = replace(town_picture(folder, size_px=300), name=name)
         return scenes[name]
 
-    for module in (quality, second_score):
+    for module in (card, quality, second_score):
         monkeypatch.setattr(module, "real_scene", scene)
     parts = {"one_town": (0.0, 0.0, 1.0, 1.0), "other_town": (0.0, 0.3, 1.0, 1.0)}
     monkeypatch.setattr(quality, "PARTS", parts)
     monkeypatch.setattr(second_score, "PARTS", parts)
+    monkeypatch.setattr(card, "PARTS", parts)
     monkeypatch.setattr(second_score, "OTHERS", ("third_town",))
 
 
@@ -250,6 +251,25 @@ def test_steps_are_measured_alone_and_together(tmp_path, drawn_scenes):
     text = quality.as_markdown(table).splitlines()
     assert len({line.count("|") for line in text}) == 1
     assert len(text) == 2 + len(table)
+
+
+@pytest.mark.parametrize("views", ["none", "hflip"])
+def test_the_cards_tables_name_every_part_at_every_resolution(
+    tmp_path, drawn_scenes, monkeypatch, capsys, views
+):
+    for name in card.PARTS:
+        scene = card.real_scene(name)
+        scene.truth.to_crs("EPSG:4326").to_file(scene.path.with_suffix(".geojson"))
+    monkeypatch.setattr(card, "CHIPS_M", (0.3,))
+    monkeypatch.setattr(card, "SCENES_M", (0.3,))
+    card.main(["--tta", views])
+    chips, scenes = (table.splitlines()[2:] for table in capsys.readouterr().out.split("\n\n"))
+    assert [row.split(" | ")[0] for row in chips] == ["| all", "| one_town", "| other_town"]
+    assert len(scenes) == len(card.PARTS) + 2  # one part is the whole, and there is a mean
+    assert all(0.5 < float(row.split(" | ")[3].rstrip(" |")) <= 1 for row in chips), "AP50"
+    monkeypatch.setattr(card, "real_scene", lambda _: None)
+    card.main([])
+    assert "real scenes are not here" in capsys.readouterr().out
 
 
 def test_a_second_score_is_judged_by_others(tmp_path, drawn_scenes):

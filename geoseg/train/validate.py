@@ -80,7 +80,7 @@ class Validator:
                 part = self._checks[first : first + BATCH_SIZE]
                 samples = [check.cut() for check in part]
                 for at, (sample, detections) in enumerate(
-                    zip(samples, predictor.predict(_batch(samples)), strict=True)
+                    zip(samples, predictor.predict(sample_batch(samples)), strict=True)
                 ):
                     name = _name(first + at)
                     if first + at < DRAWN:
@@ -114,7 +114,8 @@ def _name(number: int) -> str:
     return f"{number:06d}"
 
 
-def _batch(samples: Sequence[Sample]) -> ChipBatch:
+def sample_batch(samples: Sequence[Sample]) -> ChipBatch:
+    """Return samples of one size as a batch of chips without a place."""
     images = np.stack([s.image for s in samples])
     _, _, height, width = images.shape
     window = Window(row_off=0, col_off=0, height=height, width=width)
