@@ -73,8 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_json(options.out, rows, machine)
     options.out.with_suffix(".md").write_text(table + "\n", encoding="utf-8")
     if options.docs:
-        page = as_page(rows, machine, BENCHMARKS)
-        (ROOT / "docs" / "benchmarks.md").write_text(page, encoding="utf-8")
+        path = ROOT / "docs" / "benchmarks.md"
+        before = path.read_text(encoding="utf-8") if path.exists() else ""
+        path.write_text(as_page(rows, machine, BENCHMARKS, before=before), encoding="utf-8")
     print(table)
     return int(any(row.met is False for row in rows))
 
@@ -83,7 +84,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], metavar="name")
     parser.add_argument("--out", type=Path, default=ROOT / "benchmarks" / "results" / "latest.json")
-    parser.add_argument("--docs", action="store_true", help="write docs/benchmarks.md as well")
+    parser.add_argument("--docs", action="store_true", help="renew docs/benchmarks.md")
     return parser.parse_args(arguments)
 
 

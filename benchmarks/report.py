@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import importlib.metadata
 import inspect
 import json
 import os
 import platform
 from typing import TYPE_CHECKING, Any
+
+from geoseg.models import DEFAULT_MODEL, find_model
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -31,6 +34,8 @@ def write_json(path: Path, rows: Sequence[Row], machine: Mapping[str, Any]) -> N
 def describe_machine() -> dict[str, Any]:
     """Return what the figures depend on besides the code."""
     return {
+        "date": dt.datetime.now(tz=dt.UTC).date().isoformat(),
+        "weights": f"{DEFAULT_MODEL} version {find_model(DEFAULT_MODEL).spec.version}",
         "cores": os.cpu_count(),
         "processor": platform.machine(),
         "system": platform.system(),
@@ -54,22 +59,42 @@ def as_page(
     rows: Sequence[Row],
     machine: Mapping[str, Any],
     benchmarks: Mapping[str, Callable[..., object]],
+    *,
+    before: str = "",
 ) -> str:
-    """Return the documentation page: how each benchmark measures, then its rows."""
+    """Return the documentation page: how each benchmark measures, on what, then its rows.
+
+    Args:
+        rows: What was measured.
+        machine: What it was measured on.
+        benchmarks: All there are, in the page's order.
+        before: The page as it was: sections of benchmarks that were not run stay.
+    """
+    kept = _sections(before)
     where = ", ".join(f"{name} {value}" for name, value in machine.items())
     parts = [
         "# Benchmarks",
         (
-            "Written by `python -m benchmarks --docs`; do not edit. Each benchmark's own words say "
+            "Written by `python -m benchmarks --docs`, which replaces the sections of what it ran: "
+            "`python -m benchmarks real tta --docs` those two. Each benchmark's own words say "
             "what is measured and how. Everything but the clock is deterministic. Ratios of times "
             "come from rounds run in turn (A B A B) in one process: the median of the rounds' "
             "ratios, with their spread, since other users of a machine disturb some rounds. "
             "No test asserts a time."
         ),
-        f"Measured on: {where}.",
     ]
     for name, benchmark in benchmarks.items():
         mine = [row for row in rows if row.benchmark == name]
         if mine:
-            parts += [f"## {name}", inspect.getdoc(benchmark) or "", as_table(mine)]
+            words = inspect.getdoc(benchmark) or ""
+            parts += [f"## {name}", words, f"Measured with {where}.", as_table(mine)]
+        elif name in kept:
+            parts += [f"## {name}", kept[name]]
     return "\n\n".join(parts) + "\n"
+
+
+def _sections(page: str) -> dict[str, str]:
+    """Return what stands under each heading of the second level."""
+    _, *sections = f"\n{page}".split("\n## ")
+    named = (section.partition("\n") for section in sections)
+    return {name.strip(): text.strip() for name, _, text in named}

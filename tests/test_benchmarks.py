@@ -186,6 +186,19 @@ def test_page_explains_each_benchmark_in_its_own_words():
     assert as_table(rows) in page
 
 
+def test_a_page_keeps_the_sections_of_what_was_not_run():
+    machine = describe_machine()
+    old = [Row(benchmark=name, name="n", value=1.0) for name in ("real", "cold")]
+    before = as_page(old, machine, program.BENCHMARKS)
+    new = [Row(benchmark=name, name="n", value=2.0) for name in ("real", "exactness")]
+    page = as_page(new, machine | {"date": "later"}, program.BENCHMARKS, before=before)
+    headings = [line for line in page.splitlines() if line.startswith("## ")]
+    assert headings == ["## exactness", "## cold", "## real"]
+    assert [as_table([row]) in page for row in (*old, *new)] == [False, True, True, True]
+    assert page.count("date later") == 2
+    assert as_page([], machine, program.BENCHMARKS, before=page) == page
+
+
 def test_loading_and_dedupe_run(tmp_path):
     check_rows(loading(tmp_path, n_chips=50), "loading")
     rows = dedupe(tmp_path, n_towns=1)
