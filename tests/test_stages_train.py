@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import os
 import subprocess
 import sys
@@ -25,9 +26,10 @@ from geoseg.models.spec import Category
 from geoseg.stages.train import CONFIG_FILE, WEIGHTS_FILE, train_run
 from geoseg.testing import make_town, write_town
 from geoseg.train import loop
-from geoseg.train.checkpoint import checkpoint_step
+from geoseg.train.checkpoint import Progress, checkpoint_step
 from geoseg.train.journal import LOSSES_FILE, VALIDATIONS_FILE, read_rows
 from geoseg.train.options import SceneData, TrainConfig
+from geoseg.vector import read_vector
 from tests.test_train_parts import Noise
 
 if TYPE_CHECKING:
@@ -166,6 +168,39 @@ def test_a_run_ends_early_when_it_gets_no_better(tmp_path, town):
                    data__val_limit=1, loop__validate_every=1, loop__patience=1,
                    loop__steps=20, optim__lr=1e-9)  # fmt: skip
     assert train_run(config, tmp_path / "run").progress.step == 2
+
+
+def one_corner(town: SceneData, folder: Path) -> SceneData:
+    """Return the scene with its last outline alone, so that its first chip holds no object."""
+    frame = read_vector(town.labels)
+    edges = frame.geometry.bounds
+    last = int(np.argmax(edges.minx - edges.maxy))
+    frame.iloc[[last]].to_file(folder / "corner.geojson")
+    return dataclasses.replace(town, labels=str(folder / "corner.geojson"))
+
+
+def test_a_run_that_no_validation_could_measure_keeps_its_last_weights(tmp_path, town):
+    """Chips without an object have no AP, which is neither better nor worse."""
+    scene = one_corner(town, tmp_path)
+    config = quick(data__val_scenes=[dataclasses.asdict(scene)], data__val_gsd_m=[0.3],
+                   data__val_limit=1, loop__validate_every=1, loop__patience=1,
+                   loop__steps=3)  # fmt: skip
+    summary = train_run(config, tmp_path / "run")
+    assert [math.isnan(row["ap"]) for row in read_rows(tmp_path / "run" / VALIDATIONS_FILE)] == [
+        True, True, True]  # fmt: skip
+    assert summary.progress == Progress(step=3)
+    load_model(str(tmp_path / "run" / WEIGHTS_FILE), device="cpu")
+
+
+def test_validation_chips_without_an_object_are_refused_at_once(tmp_path):
+    root = crowdai(tmp_path / "data")
+    path = root / "val" / "annotation.json"
+    document = json.loads(path.read_text())
+    path.write_text(json.dumps(document | {"annotations": document["annotations"][1:2]}))
+    config = quick(data__root=str(root), data__towns=0, data__val_limit=2)
+    with pytest.raises(ConfigError, match="none of the 2 validation chips holds an object"):
+        train_run(config, tmp_path / "run")
+    train_run(quick(data__root=str(root), data__towns=0, loop__steps=1), tmp_path / "whole")
 
 
 def crowdai(root: Path, *, splits: tuple[str, ...] = ("train", "val"), classes: int = 1) -> Path:

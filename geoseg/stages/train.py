@@ -65,7 +65,7 @@ def train_run(
     """Train a network and leave its weights, logs and checkpoints in a folder.
 
     `model.safetensors` and its spec hold the weights with the best AP, or the last ones where
-    there is nothing to validate with.
+    no validation had any.
 
     Args:
         config: What to do.
@@ -76,7 +76,8 @@ def train_run(
         Where it stands, and the spec of the weights.
 
     Raises:
-        ConfigError: The folder holds a run of another config, or there is nothing to train on.
+        ConfigError: The folder holds a run of another config, or there is nothing to train on or
+            to measure.
         ModelError: The initial weights do not fit, or the loss is no number any more.
         OutputError: The folder cannot be written to.
         DeviceError: The device is not there.
@@ -85,13 +86,13 @@ def train_run(
         if shard.rank == 0:
             _open_folder(folder, config)
         source, categories = training_source(config.data)
+        checks = validation_set(config.data) if shard.rank == 0 else None
         module, initial = build_network(
             config.network, num_classes=len(categories) + 1, size_px=config.data.size_px
         )
         _tell(initial, say)
         spec = _spec(config, categories, module)
         trainee = make_trainee(module, config, device)
-        checks = validation_set(config.data) if shard.rank == 0 else None
         with _journal(folder, say) if shard.rank == 0 else nullcontext() as journal:
             validator = Validator(checks, spec=spec) if checks else None
             progress = train(
@@ -106,7 +107,7 @@ def train_run(
             )
         written = None
         if shard.rank == 0:
-            if validator is None:
+            if not progress.best_step:
                 _keep_last(trainee, spec, folder)
             written = ModelSpec.read((folder / WEIGHTS_FILE).with_suffix(".json"))
         return TrainSummary(folder=folder, progress=progress, spec=written, left=initial.left)

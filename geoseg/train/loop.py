@@ -294,7 +294,10 @@ def _validate(
     journal: Journal,
     keep_best: Callable[[MaskRCNN], None],
 ) -> Progress:
-    """Check the weights that would be kept: the average where there is one."""
+    """Check the weights that would be kept: the average where there is one.
+
+    Without an object to find the AP is no number, which is neither better nor worse.
+    """
     random_state = torch.get_rng_state()
     average = trainee.average
     kept = average.applied(trainee.module) if average else contextlib.nullcontext()
@@ -310,7 +313,8 @@ def _validate(
         return dataclasses.replace(
             progress, best_ap=figures["ap"], best_step=progress.step, stale=0
         )
-    return dataclasses.replace(progress, stale=progress.stale + 1)
+    worse = not math.isnan(figures["ap"])
+    return dataclasses.replace(progress, stale=progress.stale + worse)
 
 
 def _is_stale(progress: Progress, config: TrainConfig, device: torch.device) -> bool:

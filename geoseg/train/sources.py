@@ -24,6 +24,7 @@ from geoseg.models import BUILDING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from geoseg.data.annotations import Annotations
     from geoseg.data.samples import Sample, SampleSource
     from geoseg.models import Category
     from geoseg.train.options import DataOptions, SceneData
@@ -36,6 +37,8 @@ class Check:
     group: str
     """What it is counted with, beside all together: the resolution of a scene, or the split."""
     cut: Callable[[], Sample]
+    empty: bool = False
+    """Whether its document says that it holds no object; of scenes only cutting tells."""
 
 
 def training_source(options: DataOptions) -> tuple[SampleSource, tuple[Category, ...]]:
@@ -75,7 +78,8 @@ def validation_set(options: DataOptions) -> list[Check]:
     `val_limit`, every n-th is taken.
 
     Raises:
-        As `training_source`.
+        ConfigError: None of the chips holds an object, so there is nothing to measure.
+        Otherwise as `training_source`.
     """
     checks: list[Check] = []
     windows = window_options(options)
@@ -90,8 +94,23 @@ def validation_set(options: DataOptions) -> list[Check]:
         checks += [Check(group="towns", cut=partial(town.cut, p)) for p in town.tiles(TOWN_GSD_M)]
     if options.root is not None:
         chips = _split(options, "val")
-        checks += [Check(group="val", cut=partial(_chip, chips, i)) for i in range(len(chips))]
-    return checks[:: max(1, math.ceil(len(checks) / options.val_limit))]
+        shown = _with_objects(chips.annotations)
+        checks += [
+            Check(group="val", cut=partial(_chip, chips, i), empty=i not in shown)
+            for i in range(len(chips))
+        ]
+    checks = checks[:: max(1, math.ceil(len(checks) / options.val_limit))]
+    if checks and all(check.empty for check in checks):
+        raise ConfigError(
+            f"none of the {len(checks)} validation chips holds an object, so no AP can be "
+            "computed: annotate some, raise data.val_limit, or add data.val_scenes"
+        )
+    return checks
+
+
+def _with_objects(annotations: Annotations) -> set[int]:
+    """Return the rows of the chips with an object; crowds are none."""
+    return set(annotations.image_index[~annotations.crowd].tolist())
 
 
 def _chip(chips: AnnotatedChips, index: int) -> Sample:
