@@ -120,6 +120,19 @@ def test_another_config_in_the_same_folder_is_refused(tmp_path):
         train_run(quick(optim__lr=0.1), tmp_path)
 
 
+def test_a_run_from_before_an_option_goes_on_with_what_it_did(tmp_path):
+    """Scores were of the class alone when the option was not there yet."""
+    config = quick(loop__steps=1, network__mask_scores=False)
+    (tmp_path / CONFIG_FILE).write_text(
+        dump_config(config).replace("  mask_scores: false\n", "", 1)
+    )
+    with pytest.raises(ConfigError, match=r"network.mask_scores False, now it is True: go on with"):
+        train_run(quick(loop__steps=1), tmp_path)
+    summary = train_run(config, tmp_path)
+    assert summary.spec is not None
+    assert not summary.spec.mask_scores
+
+
 def test_a_folder_with_other_things_is_refused(tmp_path):
     (tmp_path / "thesis.doc").write_text("years of work")
     with pytest.raises(OutputError, match="must be empty or hold a run"):

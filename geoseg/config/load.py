@@ -54,6 +54,7 @@ def load_config(
 def load_train_config(
     path: str | Path | None = None,
     *,
+    defaults: dict[str, Any] | None = None,
     assignments: Iterable[str] = (),
     options: dict[str, Any] | None = None,
 ) -> TrainConfig:
@@ -67,7 +68,7 @@ def load_train_config(
         >>> load_train_config(assignments=["optim.lr=1e-3"]).optim.lr
         0.001
     """
-    return _load(TrainConfig, path, assignments=assignments, options=options)
+    return _load(TrainConfig, path, defaults=defaults, assignments=assignments, options=options)
 
 
 def dump_config(config: Config | TrainConfig) -> str:

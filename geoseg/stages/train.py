@@ -45,6 +45,8 @@ LATER = {
     "data": ("loaders",),
 }
 """What may differ when a run goes on."""
+BEFORE = {"network.mask_scores": False}
+"""What runs did before there was an option for it: their config lacks the key."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +134,7 @@ def _open_folder(folder: Path, config: TrainConfig) -> None:
 
 
 def _check_same(path: Path, config: TrainConfig) -> None:
-    before, now = load_train_config(path).to_dict(), config.to_dict()
+    before, now = load_train_config(path, defaults=BEFORE).to_dict(), config.to_dict()
     for section, keys in now.items():
         for key, value in keys.items():
             was = before[section][key]
