@@ -23,14 +23,14 @@ from geoseg.data.manifest import Manifest, SplitChoice, write_manifest
 from geoseg.errors import ConfigError, FormatError, ModelError, OutputError
 from geoseg.models import ARCHITECTURES, load_model
 from geoseg.models.spec import Category
-from geoseg.stages.train import CONFIG_FILE, WEIGHTS_FILE, train_run
+from geoseg.stages.train import CONFIG_FILE, ENVIRONMENT_FILE, WEIGHTS_FILE, train_run
 from geoseg.testing import make_town, write_town
 from geoseg.train import loop
 from geoseg.train.checkpoint import Progress, checkpoint_step
 from geoseg.train.journal import LOSSES_FILE, VALIDATIONS_FILE, read_rows
 from geoseg.train.options import SceneData, TrainConfig
 from geoseg.vector import read_vector
-from tests.test_train_parts import Noise
+from tests.test_train_parts import Noise, no_space
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,6 +112,19 @@ def test_a_finished_run_may_be_made_longer(tmp_path):
     summary = train_run(quick(loop__steps=3), tmp_path)
     assert summary.progress.step == 3
     assert [row["step"] for row in read_rows(tmp_path / LOSSES_FILE)] == [1, 2, 3]
+
+
+def test_a_full_disk_leaves_what_a_run_was_told(tmp_path, monkeypatch):
+    train_run(quick(loop__steps=1), tmp_path)
+    before = {name: (tmp_path / name).read_bytes() for name in (CONFIG_FILE, ENVIRONMENT_FILE)}
+    monkeypatch.setattr("geoseg.stages.train._environment", lambda: {"another": "machine"})
+    for config in (quick(loop__steps=2), quick(loop__steps=1)):
+        with monkeypatch.context() as full:
+            full.setattr("pathlib.Path.write_text", no_space)
+            with pytest.raises(OutputError, match="No space left on device"):
+                train_run(config, tmp_path)
+        assert {name: (tmp_path / name).read_bytes() for name in before} == before
+    assert train_run(quick(loop__steps=1), tmp_path).progress.step == 1
 
 
 def test_another_config_in_the_same_folder_is_refused(tmp_path):

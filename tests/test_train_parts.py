@@ -30,6 +30,7 @@ from geoseg.models.weights import save_weights
 from geoseg.train import network as network_module
 from geoseg.train.batches import Shard, batches, collate
 from geoseg.train.checkpoint import Progress, checkpoint_step, load_checkpoint, save_checkpoint
+from geoseg.train.journal import LOSSES_FILE, RunJournal, read_rows
 from geoseg.train.network import body_norms, build_network, fill, free_layers, train_mode
 from geoseg.train.optim import Average, make_optimizer, rate_at
 from geoseg.train.options import DataOptions, LoopOptions, NetworkOptions, OptimOptions
@@ -443,6 +444,55 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
         state.save(path, step=9)
     assert path.read_bytes() == good
     assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
+
+
+# --- the journal -------------------------------------------------------------------------------
+
+
+LINE = {"loss": 1.5, "lr": 1e-3, "step_s": 0.1}
+
+
+def journal(folder: Path, *, start: int = 0) -> RunJournal:
+    return RunJournal(folder, start=start, say=lambda _: None)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "step,lo",
+        "step,loss,lr,step_s\n",
+        "step,loss,lr,step_s\n20,2,0.001,0.1\n\n",
+        "step,loss,lr,step_s\n20,2,0.001,0.1\n40",
+        "step,loss,lr,step_s\n20,2,0.001,0.1\n40,1\n",
+        "step,loss,lr,step_s\n20,2,0.001,0.1\n\0\0\0\0\n",
+        "step,loss,lr,step_s\n20,2,0.001,0.1\n60,2,0.001,0.1\n",
+    ],
+)
+def test_a_log_that_was_torn_goes_on(tmp_path, text):
+    path = tmp_path / LOSSES_FILE
+    path.write_text(text)
+    with journal(tmp_path, start=40) as going_on:
+        going_on.losses(60, LINE)
+    steps = [row["step"] for row in read_rows(path)]
+    assert steps == ([20, 60] if "20," in text else [60])
+    assert path.read_text().startswith("step,loss,lr,step_s\n")
+
+
+def test_a_full_disk_leaves_the_log_as_it_was(tmp_path, monkeypatch):
+    path = tmp_path / LOSSES_FILE
+    path.write_text("step,loss,lr,step_s\n20,2,0.001,0.1\n60,2,0.001,0.1\n")
+    before = path.read_bytes()
+    monkeypatch.setattr(Path, "write_text", no_space)
+    with pytest.raises(OutputError, match=r"losses.csv: cannot be written \(.*No space left"):
+        journal(tmp_path, start=40).__enter__()
+    assert path.read_bytes() == before
+
+
+def no_space(path: Path, *_: object, **__: object) -> int:
+    """Leave the file empty, as a disk that fills up does."""
+    with path.open("w"):
+        raise OSError(28, "No space left on device")
 
 
 def test_first_losses_are_what_an_untrained_network_has():

@@ -20,6 +20,7 @@ from geoseg.config import dump_config, load_train_config
 from geoseg.errors import ConfigError, OutputError
 from geoseg.models import BUILDING, ModelSpec
 from geoseg.models.weights import save_weights
+from geoseg.raster.atomic import replacing
 from geoseg.stages.staging import output_errors
 from geoseg.train.checkpoint import checkpoint_step
 from geoseg.train.journal import RunJournal
@@ -128,9 +129,16 @@ def _open_folder(folder: Path, config: TrainConfig) -> None:
         raise OutputError(f"{folder} must be empty or hold a run: choose another --run-dir")
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        path.write_text(dump_config(config), encoding="utf-8")
-        environment = json.dumps(_environment(), indent=2) + "\n"
-        (folder / ENVIRONMENT_FILE).write_text(environment, encoding="utf-8")
+        _put(path, dump_config(config))
+        _put(folder / ENVIRONMENT_FILE, json.dumps(_environment(), indent=2) + "\n")
+
+
+def _put(path: Path, text: str) -> None:
+    """Write a file whole or not at all, and only if that changes it."""
+    if path.exists() and path.read_bytes() == text.encode():
+        return
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def _check_same(path: Path, config: TrainConfig) -> None:

@@ -1,6 +1,7 @@
 """What a run leaves to look at: a CSV of losses, one of validations, TensorBoard scalars, pictures.
 
-All lie in the run folder. Lines are appended; a run that goes on drops those after its checkpoint.
+All lie in the run folder. Lines are appended; a run that goes on drops those after its checkpoint,
+and those that a full disk or a lost machine left torn.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def _append(path: Path, step: int, values: Mapping[str, float]) -> None:
     text = io.StringIO()
     writer = csv.DictWriter(text, list(row), lineterminator="\n")
     try:
-        if not path.exists():
+        if not path.exists() or not path.stat().st_size:
             writer.writeheader()
         writer.writerow(row)
         with path.open("a", encoding="utf-8") as file:
@@ -116,12 +117,28 @@ def _append(path: Path, step: int, values: Mapping[str, float]) -> None:
 
 
 def _drop_after(path: Path, step: int) -> None:
-    """Remove the lines of a log that belong to steps which will be done again."""
+    """Remove the lines of a log that are torn or belong to steps which will be done again."""
     if not path.exists():
         return
-    head, *lines = path.read_text(encoding="utf-8").splitlines(keepends=True) or [""]
-    kept = [line for line in lines if line.endswith("\n") and float(line.split(",")[0]) <= step]
-    path.write_text("".join([head, *kept]), encoding="utf-8")
+    with output_errors(path):
+        text = path.read_text(encoding="utf-8", errors="replace")
+    head, *lines = text.splitlines(keepends=True) or [""]
+    kept = ""
+    if head.startswith("step,") and head.endswith("\n"):
+        kept = head + "".join(line for line in lines if _is_done(line, head, step))
+    if kept != text:
+        with replacing(path) as temporary:
+            temporary.write_text(kept, encoding="utf-8")
+
+
+def _is_done(line: str, head: str, step: int) -> bool:
+    """Say whether a line is whole, and of a step that will not be done again."""
+    if not line.endswith("\n") or line.count(",") != head.count(","):
+        return False
+    try:
+        return float(line.partition(",")[0]) <= step
+    except ValueError:
+        return False
 
 
 def _tensorboard(folder: Path, *, purge_step: int) -> Any:
