@@ -27,13 +27,20 @@ from geoseg.errors import (
 from geoseg.models import build_architecture, load_weights
 from geoseg.models.spec import BUILDING, ModelSpec
 from geoseg.models.weights import save_weights
+from geoseg.train import loop
 from geoseg.train import network as network_module
 from geoseg.train.batches import Shard, batches, collate
 from geoseg.train.checkpoint import Progress, checkpoint_step, load_checkpoint, save_checkpoint
 from geoseg.train.journal import LOSSES_FILE, RunJournal, read_rows
 from geoseg.train.network import body_norms, build_network, fill, free_layers, train_mode
 from geoseg.train.optim import Average, make_optimizer, rate_at
-from geoseg.train.options import DataOptions, LoopOptions, NetworkOptions, OptimOptions
+from geoseg.train.options import (
+    DataOptions,
+    LoopOptions,
+    NetworkOptions,
+    OptimOptions,
+    TrainConfig,
+)
 
 SLIM = "maskrcnn_lite0_slim"
 
@@ -444,6 +451,25 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
         state.save(path, step=9)
     assert path.read_bytes() == good
     assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]
+
+
+def test_processes_draw_unlike_each_other_when_they_go_on(tmp_path):
+    state = State()
+    torch.manual_seed(5)
+    state.save(tmp_path / loop.CHECKPOINT)
+    draws = [torch.rand(3)]  # what the process that saved it would draw next
+    trainee = loop.Trainee(module=state.module, optimizer=state.optimizer, average=state.average,
+                           device=torch.device("cpu"), precision="fp32", scaler=state.scaler,
+                           forward=state.module)  # fmt: skip
+    config = TrainConfig(network=NetworkOptions(architecture="net"))
+    for rank in (0, 1, 2, 1):
+        shard = Shard(rank=rank, world=3)
+        assert loop._resume(trainee, config, tmp_path, shard).step == 3
+        draws.append(torch.rand(3))
+    saved, *others = [draw.tolist() for draw in draws]
+    assert others[0] == saved
+    assert others[1] == others[3], "a process that goes on twice draws the same"
+    assert len({tuple(draw) for draw in others}) == 3
 
 
 # --- the journal -------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 import torch
 
 from geoseg.errors import ModelError
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    import numpy as np
     from numpy.typing import NDArray
     from torchvision.models.detection import MaskRCNN
 
@@ -146,7 +146,7 @@ def train(
         ModelError: The loss is no number any more.
         OutputError: A checkpoint cannot be written; the last good one is left.
     """
-    progress = _resume(trainee, config, folder)
+    progress = _resume(trainee, config, folder, shard)
     ends = config.loop.steps
     stages = Stages(config)
     losses = Losses()
@@ -327,7 +327,7 @@ def _is_stale(progress: Progress, config: TrainConfig, device: torch.device) -> 
     return int(stale) >= config.loop.patience
 
 
-def _resume(trainee: Trainee, config: TrainConfig, folder: Path) -> Progress:
+def _resume(trainee: Trainee, config: TrainConfig, folder: Path, shard: Shard) -> Progress:
     path = folder / CHECKPOINT
     if not path.exists():
         return Progress()
@@ -339,8 +339,15 @@ def _resume(trainee: Trainee, config: TrainConfig, folder: Path) -> Progress:
         scaler=trainee.scaler,
         architecture=config.network.architecture,
     )
+    if shard.rank:
+        # The generator in the checkpoint is the first process's, and draws must differ.
+        torch.manual_seed(_seed(config.loop.seed, shard.rank, progress.step))
     log.info("going on from step %d of %s", progress.step, path)
     return progress
+
+
+def _seed(seed: int, rank: int, step: int) -> int:
+    return int(np.random.default_rng([seed, 3, rank, step]).integers(2**31))
 
 
 def _save(trainee: Trainee, config: TrainConfig, folder: Path, progress: Progress) -> None:
