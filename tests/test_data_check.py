@@ -132,13 +132,14 @@ def test_a_clean_copy_passes_and_the_original_stays(tmp_path):
     (images / "b.png").write_bytes(b"torn")
     fix(path, images, tmp_path / "clean.json")
     assert path.read_text() == before
-    assert check(tmp_path / "clean.json", images).findings == ()
+    assert check(tmp_path / "clean.json", images).counts() == {"empty category": 1}
     clean = read_coco(tmp_path / "clean.json")
     assert clean.images.file_names == ("a.jpg",)
     assert clean.ids.tolist() == [1, 2, 3, 4]
     np.testing.assert_allclose(clean.areas_px2, [36, 18, 24, 36], rtol=1e-5)
     assert clean.boxes_xywh.tolist() == [[2, 3, 6, 6], [2, 3, 6, 6], [26, 3, 4, 6], [2, 3, 6, 6]]
-    assert [c.id for c in clean.categories] == [100]
+    assert [c.id for c in clean.categories] == [50, 100], "labels are as in other splits"
+    assert clean.labels.tolist() == [2, 2, 2, 2]
 
 
 def test_bad_paths_are_refused(tmp_path):

@@ -28,7 +28,8 @@ from geoseg.testing import make_town, write_town
 from geoseg.train import loop
 from geoseg.train.checkpoint import Progress, checkpoint_step
 from geoseg.train.journal import LOSSES_FILE, VALIDATIONS_FILE, read_rows
-from geoseg.train.options import SceneData, TrainConfig
+from geoseg.train.options import DataOptions, SceneData, TrainConfig
+from geoseg.train.sources import training_source, validation_set
 from geoseg.vector import read_vector
 from tests.test_train_parts import Noise, no_space
 
@@ -253,6 +254,50 @@ def test_crowdais_layout_is_trained_and_validated_on(tmp_path):
     assert summary.spec is not None
     assert [c.name for c in summary.spec.categories] == ["kind0", "kind1"]
     assert len(read_rows(tmp_path / "run" / VALIDATIONS_FILE)) == 1
+
+
+def only(document: Path, *ids: int) -> None:
+    """Leave in a document the categories with these ids, and what is of them."""
+    text = json.loads(document.read_text())
+    text["categories"] = [c for c in text["categories"] if c["id"] in ids]
+    text["annotations"] = [a for a in text["annotations"] if a["category_id"] in ids]
+    document.write_text(json.dumps(text))
+
+
+def test_validation_has_the_labels_of_training(tmp_path):
+    root = crowdai(tmp_path / "data", classes=3)
+    only(root / "train" / "annotation.json", 100, 101)
+    only(root / "val" / "annotation.json", 101, 102)
+    options = DataOptions(root=str(root), size_px=96)
+    _, categories = training_source(options)
+    assert [(c.label, c.name) for c in categories] == [(1, "kind0"), (2, "kind1")]
+    checks = validation_set(options, categories)
+    assert [c.cut().labels.tolist() for c in checks] == [[], [2], [], []]
+    assert [c.empty for c in checks] == [True, False, True, True]
+
+
+def test_validation_of_other_classes_is_refused(tmp_path):
+    root = crowdai(tmp_path / "data", classes=3)
+    only(root / "train" / "annotation.json", 100, 101)
+    only(root / "val" / "annotation.json", 102)
+    options = DataOptions(root=str(root), size_px=96)
+    with pytest.raises(ConfigError, match=r"kind0 \(100\), kind1 \(101\).*shows kind2 \(102\)"):
+        validation_set(options, training_source(options)[1])
+
+
+@pytest.mark.parametrize("part", ["towns", "val_towns", "scenes", "val_scenes"])
+def test_outlines_without_a_class_join_nothing_but_buildings(tmp_path, town, part):
+    several = crowdai(tmp_path / "several", classes=2)
+    other = crowdai(tmp_path / "other")
+    with_outlines = {part: (town,) if "scenes" in part else 1}
+    for root in (several, other):
+        options = DataOptions(root=str(root), size_px=96, **with_outlines)
+        with pytest.raises(ConfigError, match=r"data.root must have building as its only.*kind0"):
+            training_source(options)
+    for split in ("train", "val"):
+        document = other / split / "annotation.json"
+        document.write_text(document.read_text().replace("kind0", "Building"))
+    assert len(training_source(DataOptions(root=str(other), size_px=96, **with_outlines))[1]) == 1
 
 
 def test_a_manifest_chooses_the_chips(tmp_path):

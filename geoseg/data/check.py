@@ -74,10 +74,11 @@ def check(document: Path, images: Path) -> Checked:
 
 
 def fix(document: Path, images: Path, output: Path) -> Checked:
-    """Write a copy of a document that `check` finds nothing in.
+    """Write a copy of a document that `check` finds nothing in but empty categories.
 
     Outlines are mended and cut at the border of their chip, boxes and areas computed anew, ids
     numbered from 1; what cannot be mended is left out, and so are chips without a readable image.
+    Categories stay, empty ones too: labels are ranks among them, and must be those of other splits.
 
     Returns:
         What was wrong with the original.
@@ -99,21 +100,14 @@ def mended(annotations: Annotations) -> Annotations:
     outlines = [_mended_outline(annotations, i) for i in range(len(annotations))]
     kept = np.array([outline is not None for outline in outlines], bool)
     part = annotations.where(kept)
-    used = sorted(set(part.labels.tolist()))
-    new_label = {label: at for at, label in enumerate(used, 1)}
-    categories = tuple(
-        type(c)(label=new_label[c.label], id=c.id, name=c.name)
-        for c in annotations.categories
-        if c.label in new_label
-    )
     shapes = [outline for outline in outlines if outline is not None]
     segments, boxes, areas = _columns(part, shapes)
     return Annotations(
-        categories=categories or annotations.categories,
+        categories=part.categories,
         images=part.images,
         ids=np.arange(1, len(part) + 1, dtype=np.int64),
         image_index=part.image_index,
-        labels=np.array([new_label[v] for v in part.labels.tolist()], np.int16),
+        labels=part.labels,
         boxes_xywh=boxes,
         areas_px2=areas,
         crowd=part.crowd,

@@ -1,6 +1,6 @@
-"""Say what a model found in the classes of the truth it is compared with.
+"""Say what a model found, or one document shows, in the classes of another.
 
-A model and a document each have classes of their own; what they share is a COCO id or a name.
+Each has classes of its own, labelled by rank; what they share is a COCO id or a name.
 """
 
 from __future__ import annotations
@@ -20,9 +20,7 @@ if TYPE_CHECKING:
 def in_classes_of(truth: Annotations, results: Annotations) -> Annotations:
     """Return results with the labels that the truth's classes have.
 
-    Classes are one where their COCO ids and names agree, else where their names do, else where
-    their ids do; a model with a single class finds what a document with a single class shows,
-    whatever both call it. What a model knows and the document does not is left out.
+    What a model knows and the document does not is left out.
 
     Args:
         truth: Says which classes there are.
@@ -31,20 +29,45 @@ def in_classes_of(truth: Annotations, results: Annotations) -> Annotations:
     Raises:
         ConfigError: They have no class in common.
     """
-    if results.categories == truth.categories:
-        return results
-    labels = np.zeros(max((c.label for c in results.categories), default=0) + 1, np.int16)
-    for category in results.categories:
-        labels[category.label] = _label(category, truth.categories)
-    if not labels.any() and len(truth.categories) == len(results.categories) == 1:
-        labels[results.categories[0].label] = truth.categories[0].label
-    if not labels.any():
+    found = relabelled(results, truth.categories)
+    if found is None:
         raise ConfigError(
-            f"the model must know a class of the document ({_names(truth.categories)}), "
-            f"it knows {_names(results.categories)}"
+            f"the model must know a class of the document ({class_names(truth.categories)}), "
+            f"it knows {class_names(results.categories)}"
         )
-    moved = replace(results, labels=labels[results.labels], categories=truth.categories)
+    return found
+
+
+def relabelled(annotations: Annotations, known: tuple[Category, ...]) -> Annotations | None:
+    """Return annotations with the labels that known classes have, without what is of no such class.
+
+    Classes are one where their COCO ids and names agree, else where their names do, else where
+    their ids do; a single class is the other side's single class, whatever both call it.
+
+    Args:
+        annotations: Objects in classes of their own.
+        known: The classes they are to be in.
+
+    Returns:
+        The objects whose class is known; None where there is no class in common.
+    """
+    own = annotations.categories
+    if own == known:
+        return annotations
+    labels = np.zeros(max((c.label for c in own), default=0) + 1, np.int16)
+    for category in own:
+        labels[category.label] = _label(category, known)
+    if not labels.any() and len(known) == len(own) == 1:
+        labels[own[0].label] = known[0].label
+    if not labels.any():
+        return None
+    moved = replace(annotations, labels=labels[annotations.labels], categories=known)
     return moved.where(moved.labels > 0)
+
+
+def class_names(categories: tuple[Category, ...]) -> str:
+    """Return classes as an error names them: each by its name and COCO id."""
+    return ", ".join(f"{c.name} ({c.id})" for c in categories)
 
 
 def _label(category: Category, known: tuple[Category, ...]) -> int:
@@ -57,7 +80,3 @@ def _label(category: Category, known: tuple[Category, ...]) -> int:
         if same:
             return same[0].label
     return 0
-
-
-def _names(categories: tuple[Category, ...]) -> str:
-    return ", ".join(f"{c.name} ({c.id})" for c in categories)

@@ -89,7 +89,7 @@ def train_run(
         if shard.rank == 0:
             _open_folder(folder, config)
         source, categories = training_source(config.data)
-        checks = validation_set(config.data) if shard.rank == 0 else None
+        checks = validation_set(config.data, categories) if shard.rank == 0 else None
         module, initial = build_network(
             config.network, num_classes=len(categories) + 1, size_px=config.data.size_px
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from geoseg.data.samples import Mixture
 from geoseg.data.scenes import LabelledScene, WindowOptions
 from geoseg.data.towns import FIRST_VAL_SEED, TOWN_GSD_M, make_towns
 from geoseg.errors import ConfigError
+from geoseg.evaluate.classes import class_names, relabelled
 from geoseg.models import BUILDING
 
 if TYPE_CHECKING:
@@ -45,7 +46,8 @@ def training_source(options: DataOptions) -> tuple[SampleSource, tuple[Category,
     """Return where a run's samples come from, and the classes in them.
 
     Raises:
-        ConfigError: There is nothing to train on.
+        ConfigError: There is nothing to train on, or outlines without a class meet chips of other
+            classes than theirs.
         VectorError: Outlines cannot be read or do not touch their scene.
         SceneError: A raster cannot be used.
         InputNotFoundError: A file does not exist.
@@ -61,6 +63,7 @@ def training_source(options: DataOptions) -> tuple[SampleSource, tuple[Category,
     if options.root is not None:
         chips = _split(options, "train")
         categories = chips.annotations.categories
+        _check_classes(options, categories)
         sources.append(chips)
         weights.append(1.0)
     if not sources:
@@ -71,14 +74,30 @@ def training_source(options: DataOptions) -> tuple[SampleSource, tuple[Category,
     return mixture, categories
 
 
-def validation_set(options: DataOptions) -> list[Check]:
+def _check_classes(options: DataOptions, categories: tuple[Category, ...]) -> None:
+    """Refuse to mix labels: outlines have no class, and are label 1 whatever that is in `root`."""
+    outlines = options.scenes or options.towns or options.val_scenes or options.val_towns
+    if outlines and [c.name.casefold() for c in categories] != [BUILDING.name]:
+        raise ConfigError(
+            f"data.root must have {BUILDING.name} as its only class beside scenes and towns, whose "
+            f"outlines are buildings; it has {class_names(categories)[:200]}"
+        )
+
+
+def validation_set(options: DataOptions, categories: tuple[Category, ...]) -> list[Check]:
     """Return the chips that a run is checked with, none if it has nothing to check with.
 
     Scenes are covered by chips that do not overlap, at each resolution. Where there are more than
     `val_limit`, every n-th is taken.
 
+    Args:
+        options: Of the run.
+        categories: The classes that are learnt; chips get their labels, whatever those of their own
+            document are.
+
     Raises:
-        ConfigError: None of the chips holds an object, so there is nothing to measure.
+        ConfigError: None of the chips holds an object of these classes, so there is nothing to
+            measure.
         Otherwise as `training_source`.
     """
     checks: list[Check] = []
@@ -93,7 +112,7 @@ def validation_set(options: DataOptions) -> list[Check]:
     for town in make_towns(options.val_towns, options=windows, first_seed=FIRST_VAL_SEED):
         checks += [Check(group="towns", cut=partial(town.cut, p)) for p in town.tiles(TOWN_GSD_M)]
     if options.root is not None:
-        chips = _split(options, "val")
+        chips = _in_classes(_split(options, "val"), categories)
         shown = _with_objects(chips.annotations)
         checks += [
             Check(group="val", cut=partial(_chip, chips, i), empty=i not in shown)
@@ -106,6 +125,16 @@ def validation_set(options: DataOptions) -> list[Check]:
             "computed: annotate some, raise data.val_limit, or add data.val_scenes"
         )
     return checks
+
+
+def _in_classes(chips: AnnotatedChips, categories: tuple[Category, ...]) -> AnnotatedChips:
+    found = relabelled(chips.annotations, categories)
+    if found is None:
+        raise ConfigError(
+            f"data.root: val must show a class of train ({class_names(categories)[:200]}), "
+            f"it shows {class_names(chips.annotations.categories)[:200]}"
+        )
+    return replace(chips, annotations=found)
 
 
 def _with_objects(annotations: Annotations) -> set[int]:
