@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import os
 import re
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 from geoseg.data.samples import Sample, boxes_of
@@ -30,7 +32,13 @@ from geoseg.models.weights import save_weights
 from geoseg.train import loop
 from geoseg.train import network as network_module
 from geoseg.train.batches import Shard, batches, collate
-from geoseg.train.checkpoint import Progress, checkpoint_step, load_checkpoint, save_checkpoint
+from geoseg.train.checkpoint import (
+    Progress,
+    checkpoint_step,
+    checkpoint_weights,
+    load_checkpoint,
+    save_checkpoint,
+)
 from geoseg.train.journal import LOSSES_FILE, RunJournal, read_rows
 from geoseg.train.network import body_norms, build_network, fill, free_layers, train_mode
 from geoseg.train.optim import Average, make_optimizer, rate_at
@@ -404,6 +412,49 @@ def test_a_torn_checkpoint_is_refused(tmp_path):
         path.write_bytes(broken)
         with pytest.raises(FormatError, match=r"c.safetensors is no whole checkpoint"):
             State().load(path)
+
+
+GOOD = {"step": 3, "best_ap": 0.5, "best_step": 2, "stale": 0, "format": 1, "architecture": "net"}
+
+
+@pytest.mark.parametrize(
+    "about",
+    [
+        "[" * 200_000,
+        "[]",
+        "null",
+        json.dumps(GOOD | {"step": "abc"}),
+        json.dumps(GOOD | {"step": "7"}),
+        json.dumps(GOOD | {"step": -1}),
+        json.dumps(GOOD | {"step": 1.5}),
+        json.dumps(GOOD | {"step": 10**30}),
+        json.dumps(GOOD | {"step": True}),
+        json.dumps(GOOD | {"stale": None}),
+        json.dumps(GOOD | {"best_ap": "high"}),
+        json.dumps(GOOD | {"best_ap": math.nan}),
+        json.dumps(GOOD | {"best_ap": 10**400}),
+        json.dumps(GOOD | {"architecture": 5}),
+    ],
+    ids=lambda about: about[:90],
+)
+def test_a_strangers_header_is_refused_in_one_line(tmp_path, about):
+    path = tmp_path / "c.safetensors"
+    tensors = {"random.cpu": torch.get_rng_state()}
+    safetensors.torch.save_file(tensors, path, metadata={"geoseg": about})
+    for read in (checkpoint_step, checkpoint_weights, State().load):
+        with pytest.raises(FormatError, match=r"c.safetensors is no whole checkpoint") as caught:
+            read(path)
+        assert "\n" not in str(caught.value)
+        assert len(str(caught.value)) < 200 + len(str(path))
+
+
+def test_a_checkpoint_that_is_too_large_is_not_read(tmp_path, monkeypatch):
+    path = tmp_path / "c.safetensors"
+    State().save(path)
+    monkeypatch.setattr("geoseg.train.checkpoint.MAX_CHECKPOINT_BYTES", 1000)
+    for read in (checkpoint_weights, State().load):
+        with pytest.raises(FormatError, match=r"c.safetensors must be at most 1000 bytes, got \d"):
+            read(path)
 
 
 def test_plain_weights_are_no_checkpoint(tmp_path):

@@ -11,13 +11,14 @@ import dataclasses
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
 from geoseg.errors import FormatError, InputNotFoundError, ModelError, OutputError
+from geoseg.models.weights import MAX_WEIGHTS_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from geoseg.train.optim import Average
 
 FORMAT = 1
+MAX_CHECKPOINT_BYTES = 4 * MAX_WEIGHTS_BYTES
+"""Weights, their average and the optimiser's two moments; a larger file is not read into memory."""
+MAX_STEPS = 10**8  # as many as a run can be told to do
 _META = "geoseg"
 
 
@@ -42,6 +46,22 @@ class Progress:
     best_step: int = 0
     stale: int = 0
     """Validations since the best."""
+
+    @classmethod
+    def of(cls, values: Mapping[str, Any]) -> Self:
+        """Return what a checkpoint's header says.
+
+        Raises:
+            KeyError: A value is missing.
+            ValueError: A value is not what it must be; the message names it.
+        """
+        found = {f.name: values[f.name] for f in dataclasses.fields(cls)}
+        for name, value in found.items():
+            low, high = (-1, 1) if name == "best_ap" else (0, MAX_STEPS)
+            kinds = (int, float) if name == "best_ap" else (int,)
+            if type(value) not in kinds or not low <= value <= high:
+                raise ValueError(f"{name} must be in [{low}, {high}], got {str(value)[:40]!r}")
+        return cls(**found)
 
 
 def save_checkpoint(
@@ -152,17 +172,19 @@ def load_checkpoint(
         torch.cuda.set_rng_state(tensors["random.cuda"])
     if scaler.is_enabled() and (state := _part(tensors, "scaler.")):
         scaler.load_state_dict({k: v.item() for k, v in state.items()})
-    names = [f.name for f in dataclasses.fields(Progress)]
-    return Progress(**{name: about[name] for name in names})
+    return Progress.of(about)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         raise InputNotFoundError(f"no checkpoint {path}: check the path")
+    size = path.stat().st_size
+    if size > MAX_CHECKPOINT_BYTES:
+        raise FormatError(f"{path} must be at most {MAX_CHECKPOINT_BYTES} bytes, got {size}")
     about = _about(path)
     try:
         tensors = safetensors.torch.load_file(path)
-    except (SafetensorError, OSError) as error:
+    except (SafetensorError, KeyError, ValueError, RuntimeError, OSError) as error:
         raise _broken(path, error) from error
     if "random.cpu" not in tensors:
         raise _broken(path, "the generator's state is missing")
@@ -174,9 +196,9 @@ def _about(path: Path) -> dict[str, Any]:
     try:
         with safe_open(path, framework="pt") as file:
             about: dict[str, Any] = json.loads((file.metadata() or {})[_META])
-        Progress(**{f.name: about[f.name] for f in dataclasses.fields(Progress)})
+        Progress.of(about)
         known = about["format"] == FORMAT and isinstance(about["architecture"], str)
-    except (SafetensorError, KeyError, ValueError, TypeError, OSError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, OSError, RecursionError) as error:
         raise _broken(path, error) from error
     if not known:
         raise _broken(path, f"format {about['format']!r}")
