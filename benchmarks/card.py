@@ -49,7 +49,7 @@ def look(name: str, predictor: ChipPredictor, *, gsd_m: float) -> list[tuple[Sam
     labelled = SceneData(
         raster=str(scene.path), labels=str(scene.path.with_suffix(".geojson")), part=PARTS[name]
     )
-    checks = validation_set(DataOptions(val_scenes=(labelled,), val_gsd_m=(gsd_m,)))
+    checks = validation_set(DataOptions(val_scenes=(labelled,), val_gsd_m=(gsd_m,)), (BUILDING,))
     samples = [check.cut() for check in checks]
     found = predictor.stream(sample_batch([sample]) for sample in samples)
     return [(sample, detections) for sample, (_, detections) in zip(samples, found, strict=True)]
