@@ -11,12 +11,11 @@ import torch
 
 from benchmarks.rows import Row, at_most
 from geoseg.config import load_train_config
-from geoseg.train import loop
 from geoseg.train.batches import Shard, batches, to_device
-from geoseg.train.loop import make_trainee
 from geoseg.train.network import build_network, free_layers, train_mode
 from geoseg.train.optim import set_rate
 from geoseg.train.sources import training_source
+from geoseg.train.trainee import Trainee, autocast, make_trainee, take_step
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -65,7 +64,7 @@ def training(folder: Path, *, steps: int = STEPS) -> list[Row]:
         start = time.perf_counter()
         batch = next(stream)
         waited = time.perf_counter() - start
-        whole.append(_seconds(lambda b=batch, s=step: loop._step(trainee, [b], config, s)))  # noqa: SLF001
+        whole.append(_seconds(lambda b=batch, s=step: take_step(trainee, [b], config, s)))
         bare.append(_seconds(lambda b=batch: _bare_step(trainee, b, config)))
         waits.append(waited)
     waits, whole, bare = waits[2:], whole[2:], bare[2:]  # the first ones warm up
@@ -93,10 +92,10 @@ def training(folder: Path, *, steps: int = STEPS) -> list[Row]:
     ]
 
 
-def _bare_step(trainee: loop.Trainee, batch: Batch, config: TrainConfig) -> None:
+def _bare_step(trainee: Trainee, batch: Batch, config: TrainConfig) -> None:
     set_rate(trainee.optimizer, config.optim.lr)
     trainee.optimizer.zero_grad(set_to_none=True)
-    with loop._autocast(trainee):  # noqa: SLF001 - the same arithmetic
+    with autocast(trainee):
         losses = trainee.module(*to_device(batch, trainee.device))
         loss = torch.stack(list(losses.values())).sum()
     loss.backward()

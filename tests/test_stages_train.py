@@ -30,6 +30,7 @@ from geoseg.train.checkpoint import Progress, checkpoint_step
 from geoseg.train.journal import LOSSES_FILE, VALIDATIONS_FILE, read_rows
 from geoseg.train.options import DataOptions, SceneData, TrainConfig
 from geoseg.train.sources import training_source, validation_set
+from geoseg.train.trainee import make_trainee
 from geoseg.vector import read_vector
 from tests.test_train_parts import Noise, no_space
 
@@ -89,7 +90,7 @@ def test_a_run_that_was_cut_has_the_losses_of_one_that_was_not(tmp_path, monkeyp
     config = quick(loop__steps=6, optim__ema=0.9, data__augment="aerial")
     train_run(config, tmp_path / "straight")
 
-    step, calls = loop._step, []
+    step, calls = loop.take_step, []
 
     def dies(*args):
         calls.append(1)
@@ -97,7 +98,7 @@ def test_a_run_that_was_cut_has_the_losses_of_one_that_was_not(tmp_path, monkeyp
             raise KeyboardInterrupt
         return step(*args)
 
-    monkeypatch.setattr(loop, "_step", dies)
+    monkeypatch.setattr(loop, "take_step", dies)
     with pytest.raises(KeyboardInterrupt):
         train_run(config, tmp_path / "cut")
     monkeypatch.setattr(loop, "_step", step)
@@ -159,7 +160,7 @@ def test_nothing_to_train_on_is_said(tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
-    forward = loop.make_trainee
+    forward = make_trainee
 
     def poisoned(module, config, device):
         trainee = forward(module, config, device)

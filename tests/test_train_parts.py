@@ -49,6 +49,7 @@ from geoseg.train.options import (
     OptimOptions,
     TrainConfig,
 )
+from geoseg.train.trainee import Trainee
 
 SLIM = "maskrcnn_lite0_slim"
 
@@ -509,7 +510,7 @@ def test_processes_draw_unlike_each_other_when_they_go_on(tmp_path):
     torch.manual_seed(5)
     state.save(tmp_path / loop.CHECKPOINT)
     draws = [torch.rand(3)]  # what the process that saved it would draw next
-    trainee = loop.Trainee(module=state.module, optimizer=state.optimizer, average=state.average,
+    trainee = Trainee(module=state.module, optimizer=state.optimizer, average=state.average,
                            device=torch.device("cpu"), precision="fp32", scaler=state.scaler,
                            forward=state.module)  # fmt: skip
     config = TrainConfig(network=NetworkOptions(architecture="net"))

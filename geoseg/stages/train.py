@@ -24,10 +24,11 @@ from geoseg.raster.atomic import replacing
 from geoseg.stages.staging import output_errors
 from geoseg.train.checkpoint import checkpoint_step
 from geoseg.train.journal import RunJournal
-from geoseg.train.loop import CHECKPOINT, Trainee, make_trainee, train
+from geoseg.train.loop import CHECKPOINT, train
 from geoseg.train.network import build_network
 from geoseg.train.processes import describe_devices, joined_processes
 from geoseg.train.sources import training_source, validation_set
+from geoseg.train.trainee import Trainee, make_trainee
 from geoseg.train.validate import Validator
 
 if TYPE_CHECKING:
