@@ -15,7 +15,7 @@ from cli_support import call, succeed, write_scene
 from PIL import Image
 
 from geoseg.config import Config, load_config
-from geoseg.errors import FormatError
+from geoseg.errors import FormatError, GeosegWarning
 from geoseg.models.spec import BUILDING, ModelSpec
 from geoseg.scores import ScoreMap
 from geoseg.stages.base import Silence
@@ -123,6 +123,22 @@ def test_detections_keep_the_networks_scores_and_serve_either_way(tmp_path: Path
     assert origin.config["model"]["score"] == pytest.approx(MAP.invert(0.4))
     assert not origin.is_calibrated
     assert footprints(path, plan, load_config(options={"model.score": 0.7})).footprints == 0
+
+
+@pytest.mark.parametrize(("calibrate", "kept"), [(True, 0.4), (False, MAP.invert(0.4))])
+def test_a_score_below_what_was_kept_is_warned_of_and_not_believed(
+    tmp_path: Path, calibrate: bool, kept: float
+) -> None:
+    path, plan = tmp_path / "d.parquet", OutputPlan(vector=tmp_path / "o.parquet")
+    infer(str(write_scene(tmp_path / "s.tif")), path, config())
+    asked = {"model.score": 0.1, "model.calibrate": calibrate}
+    with pytest.warns(GeosegWarning, match=r"d\.parquet.*nothing lower"):
+        footprints(path, plan, load_config(options=asked))
+    origin = footprints_origin(plan.vector)
+    assert origin is not None
+    assert origin.config["model"]["score"] == pytest.approx(kept)
+    assert origin.least_raw == pytest.approx(MAP.invert(0.4))
+    footprints(path, plan, load_config(options=asked | {"model.score": kept}))  # no warning
 
 
 def test_another_calibration_needs_no_second_look(tmp_path: Path, model: types.ModuleType) -> None:

@@ -5,17 +5,19 @@ Stitching and polygonizing run in a thread of their own, so that the network goe
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
+from geoseg.errors import GeosegWarning
 from geoseg.footprints import make_footprints
 from geoseg.morphology import refine_chips, warn_of_nothing
 from geoseg.stages.base import Tally
 from geoseg.stages.outputs import OutputPlan, Outputs
-from geoseg.stages.scores import score_map
+from geoseg.stages.scores import least_raw, score_map
 from geoseg.stages.staging import check_apart
 from geoseg.stages.store import chips_in_rows, detections_origin, read_detections
 from geoseg.stitch import Stitcher
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 ROWS_AHEAD = 2
 """Chip rows that may wait for stitching before the network waits for them."""
+ROUNDING: Final = 1e-6
+"""Of a score that went through a calibration and back, or was typed from what a file says."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -112,7 +116,7 @@ def footprints(detections: Path, plan: OutputPlan, config: Config) -> Tally:
         detections: A file written by `infer`.
         plan: What is to be written.
         config: Morphology, stitch and polygonize options, and the least score: by default that of
-            `infer`.
+            `infer`, which is also the least that can be had.
 
     Raises:
         GeosegError: The input is damaged or an output cannot be written; nothing is left behind.
@@ -120,7 +124,7 @@ def footprints(detections: Path, plan: OutputPlan, config: Config) -> Tally:
     plan.check()
     check_apart(plan.paths, [detections])
     found_in = detections_origin(detections)
-    config = _settled(config, found_in)
+    config = _settled(config, found_in, detections)
     origin = _as_made(found_in, config)
     check_apart(plan.paths, [origin.scene_path])
     tally = Tally()
@@ -136,13 +140,22 @@ def footprints(detections: Path, plan: OutputPlan, config: Config) -> Tally:
     return tally
 
 
-def _settled(config: Config, origin: Origin) -> Config:
-    """Return a config that says its least score, that of the detections where none was asked."""
-    if config.model.score is not None:
+def _settled(config: Config, origin: Origin, path: Path) -> Config:
+    """Return a config that says its least score: that of the detections, or a higher one."""
+    options = config.model
+    chosen = origin.calibration if options.calibrate else None
+    asked = None if options.score is None else least_raw(options, origin.calibration)
+    if asked is not None and asked >= origin.least_raw - ROUNDING:
         return config
-    chosen = origin.calibration if config.model.calibrate else None
     score = origin.least_raw if chosen is None else float(chosen.apply(origin.least_raw))
-    return replace(config, model=replace(config.model, score=score))
+    if asked is not None:
+        warnings.warn(
+            f"{path} holds detections of score {score:.3g} or more, nothing lower: for --score "
+            f"{options.score:g}, run geoseg infer again with it",
+            GeosegWarning,
+            stacklevel=3,
+        )
+    return replace(config, model=replace(options, score=score))
 
 
 def _as_made(origin: Origin, config: Config) -> Origin:
