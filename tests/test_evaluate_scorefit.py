@@ -131,6 +131,16 @@ def test_a_map_is_never_judged_by_itself():
         cross_validate(maps[:1])
 
 
+def test_a_map_without_footprints_says_nothing_of_curves_and_counts_for_f1():
+    maps = [drawn(lambda s: s**2, n=400, seed=seed) for seed in range(3)]
+    missed = Judged(scores=np.zeros(0), right=np.zeros(0, bool), n_truth=9)
+    assert cross_validate([missed, *maps]) == cross_validate(maps)
+    with pytest.raises(ConfigError, match=r"two maps.*got 1"):
+        cross_validate([missed, maps[0], missed])
+    fitted = fit_score_map(maps[0].scores, maps[0].right, method="logistic")
+    assert best_threshold([maps[0], missed], fitted)[1][1] == 0
+
+
 def test_the_threshold_is_amid_those_that_a_loop_finds_good():
     maps = [drawn(lambda s: s**2, n=60, seed=seed) for seed in range(3)]
     fitted = fit_score_map(maps[0].scores, maps[0].right, method="logistic")

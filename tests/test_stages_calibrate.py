@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import geopandas as gpd
 import numpy as np
@@ -18,6 +18,9 @@ from geoseg.models.spec import BUILDING, ModelSpec
 from geoseg.scores import ScoreMap
 from geoseg.stages.store import Origin
 from geoseg.vector import FootprintWriter, footprints_info
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 GRID = make_grid(height=2000, width=2000)  # 1 km, 0.5 m pixels
 SHA = "ab" * 32
@@ -164,6 +167,33 @@ def test_only_the_part_asked_for_counts(capsys, tmp_path: Path) -> None:
     )
     again = succeed(capsys, "calibrate", *words((path, truth)), "--within", area, *common).json
     assert again == found
+
+
+def rewrite(path: Path, change: Callable[[gpd.GeoDataFrame], gpd.GeoDataFrame]) -> None:
+    """Change the rows of a map, as editors do."""
+    info = footprints_info(path)
+    frame = change(gpd.read_parquet(path))
+    with FootprintWriter(path, crs=GRID.crs, metadata=info.metadata) as file:
+        file.write(frame)
+
+
+def test_a_map_on_which_nothing_was_found_counts_for_the_threshold_only(
+    capsys, tmp_path: Path
+) -> None:
+    maps = [write_map(tmp_path, name, seed=i) for i, name in enumerate("abc")]
+    words_ = (*words(*maps[:2]), "--json")
+    without = succeed(capsys, "calibrate", *words_).json
+    rewrite(maps[2][0], lambda frame: frame[:0])
+    found = succeed(capsys, "calibrate", *words_, *words(maps[2])).json
+    assert found["cross-validated"] == without["cross-validated"]
+    assert (found["method"], found["calibration"]) == (without["method"], without["calibration"])
+    n_truth = len(gpd.read_file(maps[2][1]))
+    assert found["footprints, right, buildings"]["map 3"] == f"0, 0, {n_truth}"
+    assert found["f1 at threshold"]["map 3"] == 0
+    rewrite(maps[1][0], lambda frame: frame[:0])
+    done = call(capsys, "calibrate", *words_, *words(maps[2]))
+    assert done.code == 2
+    assert_one_line(done, "two maps", "got 1")
 
 
 @pytest.mark.parametrize(

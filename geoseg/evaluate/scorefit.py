@@ -129,21 +129,26 @@ def cross_validate(maps: Sequence[Judged]) -> dict[str, FitFigures]:
     """Judge each family on every map, fitted on all the others.
 
     Args:
-        maps: At least two, on different ground.
+        maps: On different ground, at least two with footprints; those without any say nothing of
+            what scores stand for.
 
     Returns:
         Figures by method, after those of the scores "as they are".
 
     Raises:
-        ConfigError: There is one map only, or some cannot be fitted to.
+        ConfigError: Fewer than two maps have footprints, or some cannot be fitted to.
     """
-    if len(maps) < 2:
-        raise ConfigError("to choose a method by measurement takes two maps or more, got one")
-    found = {"as they are": figures([_measured(one.scores, one.right) for one in maps])}
+    shown = [one for one in maps if len(one.scores)]
+    if len(shown) < 2:
+        raise ConfigError(
+            "to choose a method by measurement takes two maps or more with footprints in the area "
+            f"that counts, got {len(shown)}"
+        )
+    found = {"as they are": figures([_measured(one.scores, one.right) for one in shown])}
     for method in METHODS:
         parts = []
-        for i, one in enumerate(maps):
-            others = [other for j, other in enumerate(maps) if j != i]
+        for i, one in enumerate(shown):
+            others = [other for j, other in enumerate(shown) if j != i]
             fitted = fit_score_map(*pooled(others), method=method)
             parts.append(_measured(fitted.apply(one.scores), one.right))
         found[method] = figures(parts)

@@ -64,7 +64,7 @@ class Calibrated:
     counts: tuple[tuple[int, int, int], ...]
     """Of each map: footprints, right ones, buildings."""
     cross_validated: dict[str, FitFigures]
-    """By method, each map judged by a fit to the others; empty where there is one map."""
+    """By method, each map judged by a fit to the others; empty where one map has footprints."""
     sha256: str | None
     """Of the weights."""
     mask_scores: bool
@@ -97,7 +97,8 @@ def calibrate(
 
     Args:
         maps: Of ground the model never saw, on different places if that can be; a least score of
-            0.05 of the network's own shows enough of what is wrong.
+            0.05 of the network's own shows enough of what is wrong. One on which nothing was found
+            counts for the threshold: its buildings are missed.
         method: A family of curves; auto takes the one with the least log loss, cross-validated
             over the maps.
 
@@ -119,7 +120,8 @@ def calibrate(
     judged = [one for one, _ in read]
     least_shown = max(origin.least_raw for origin in origins)
     _warn_if_cut(least_shown)
-    measured = cross_validate(judged) if len(judged) > 1 or method == "auto" else {}
+    n_shown = sum(len(one.scores) > 0 for one in judged)
+    measured = cross_validate(judged) if n_shown > 1 or method == "auto" else {}
     family = _best(measured) if method == "auto" else method
     chosen = fit_score_map(*pooled(judged), method=family)
     threshold, f1 = best_threshold(judged, chosen, least_shown=least_shown)
@@ -179,7 +181,7 @@ def write_calibration(model: str, found: Calibrated) -> Path:
 
 def _read(one: CheckedMap) -> tuple[Judged, Origin]:
     """Return a map's verdicts by the network's own scores, and where it comes from."""
-    pred, origin = read_map(one.footprints)
+    pred, origin = read_map(one.footprints, may_be_empty=True)
     if origin is None or "score" not in pred:
         raise ConfigError(
             f"{one.footprints}: does not say which model made it; what geoseg writes as .parquet "
