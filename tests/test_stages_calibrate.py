@@ -196,6 +196,28 @@ def test_a_map_on_which_nothing_was_found_counts_for_the_threshold_only(
     assert_one_line(done, "two maps", "got 1")
 
 
+def test_rows_that_nobody_scored_are_left_out(capsys, tmp_path: Path) -> None:
+    path, truth = write_map(tmp_path, "a")
+    method = ("--method", "isotonic", "--json")
+    rewrite(path, lambda frame: frame[3:])
+    without = succeed(capsys, "calibrate", *words((path, truth)), *method).json
+    path, truth = write_map(tmp_path, "a")
+    rewrite(path, lambda frame: frame.assign(score=frame["score"].where(frame.index >= 3)))
+    done = call(capsys, "calibrate", *words((path, truth)), *method)
+    assert (done.code, done.json) == (0, without)
+    assert f"{path}: rows without a score" in done.err
+    assert len(done.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("score", [-0.1, 1.5, 87.0, np.inf])
+def test_scores_that_are_none_are_refused(capsys, tmp_path: Path, score: float) -> None:
+    path, truth = write_map(tmp_path, "a")
+    rewrite(path, lambda frame: frame.assign(score=[score, *frame["score"][1:]]))
+    done = call(capsys, "calibrate", *words((path, truth)), "--method", "logistic")
+    assert done.code == 2
+    assert_one_line(done, f"{path}: scores must be in [0, 1], got {score:g}")
+
+
 @pytest.mark.parametrize(
     ("case", "needle"),
     [

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    import geopandas as gpd
+
     from geoseg.scores import ScoreMap
     from geoseg.stages.store import Origin
 
@@ -45,7 +47,8 @@ class CheckedMap:
     """A map and the truth it is held against."""
 
     footprints: Path
-    """Made by `run` or `footprints`, with a least score well below any that will be used."""
+    """Made by `run` or `footprints`, with a least score well below any that will be used. Rows
+    without a score, as hands draw them, are left out with a warning: they are no network's."""
     truth: Path
     within: str = EVERYWHERE
     """Area that counts: see `read_area`."""
@@ -104,7 +107,7 @@ def calibrate(
 
     Raises:
         ConfigError: The maps are of different weights, scored differently, or too few or too plain
-            to fit to.
+            to fit to; or a score is not in [0, 1].
         GeosegError: A file is not there or not what it should be.
     """
     if not maps:
@@ -189,8 +192,29 @@ def _read(one: CheckedMap) -> tuple[Judged, Origin]:
         )
     if origin.config.get("morphology", {}).get("score", "model") != "model":
         raise ConfigError(f"{one.footprints}: must carry the network's scores (morphology.score)")
+    pred = _scored(pred, one.footprints)
     area = read_area(one.within, crs=pred.crs, origin=origin)
     if origin.is_calibrated and origin.calibration is not None:
-        raw = origin.calibration.inverse().apply(np.clip(pred["score"].to_numpy(), 0, 1))
-        pred = pred.assign(score=raw)
+        pred = pred.assign(score=origin.calibration.inverse().apply(pred["score"]))
     return judge(pred, read_vector(one.truth), within=area), origin
+
+
+def _scored(pred: gpd.GeoDataFrame, path: Path) -> gpd.GeoDataFrame:
+    """Return the rows that have a score, counted anew.
+
+    Raises:
+        ConfigError: A score is not in [0, 1].
+    """
+    scores = pred["score"].to_numpy(np.float64)
+    known = ~np.isnan(scores)
+    wrong = scores[known & ~((scores >= 0) & (scores <= 1))]
+    if len(wrong):
+        raise ConfigError(f"{path}: scores must be in [0, 1], got {wrong[0]:g}")
+    if known.all():
+        return pred
+    warnings.warn(
+        f"{path}: rows without a score, such as hands draw, were left out: {(~known).sum()}",
+        GeosegWarning,
+        stacklevel=3,
+    )
+    return pred[known].reset_index(drop=True)
