@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 from shapely.geometry import box
@@ -104,6 +105,20 @@ def test_a_map_is_measured_seams_included(capsys, footprints, tmp_path):
     assert page.read_text(encoding="utf-8").count("data:image/png") == 2
     table = succeed(capsys, "evaluate", "--footprints", path, "--truth", truth).out
     assert "boundary_iou: 0." in table
+
+
+def test_points_of_a_truth_file_are_no_buildings(capsys, footprints, tmp_path):
+    path, truth = footprints
+    outlines = gpd.read_file(truth)
+    with_points = pd.concat([outlines, outlines.set_geometry(outlines.representative_point())])
+    with_points.to_file(tmp_path / "t.geojson")
+    page = ("--report", tmp_path / "p.html")
+    found, expected = (
+        succeed(capsys, "evaluate", "--footprints", path, "--truth", t, *page, "--json").json
+        for t in (tmp_path / "t.geojson", truth)
+    )
+    assert found == expected
+    assert expected["seams"]["n_crossing"] + expected["seams"]["n_inside"] == len(outlines)
 
 
 def test_a_map_of_nothing_finds_nothing(capsys, footprints, tmp_path):

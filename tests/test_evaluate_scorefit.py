@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from shapely.geometry import box
+from shapely.geometry import LineString, Point, box
 
 from geoseg.errors import ConfigError
 from geoseg.evaluate.scorefit import (
@@ -185,6 +185,16 @@ def test_a_map_is_judged_inside_by_outlines_everywhere():
     whole = judge(pred, truth.to_crs("EPSG:4326"))
     assert (whole.right.tolist(), whole.n_truth) == ([True, True, False], 2)
     assert whole.f1(0.75) == pytest.approx(1.0)
+
+
+@pytest.mark.parametrize("within", [None, box(-5, -5, 50, 50)])
+def test_what_is_no_area_is_no_building(within):
+    """Extracts of OpenStreetMap hold buildings that are points."""
+    crs = "EPSG:32736"
+    shapes = [box(0, 0, 10, 10), Point(20, 5), LineString([(30, 0), (40, 9)]), box(42, 0, 49, 0)]
+    pred = gpd.GeoDataFrame({"score": [0.9, 0.8, 0.7, 0.6]}, geometry=shapes, crs=crs)
+    judged = judge(pred, pred.to_crs("EPSG:4326"), within=within)
+    assert (judged.scores.tolist(), judged.right.tolist(), judged.n_truth) == ([0.9], [True], 1)
 
 
 def test_nothing_found_where_nothing_is_has_no_f1():

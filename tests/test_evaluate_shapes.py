@@ -4,6 +4,7 @@ import math
 
 import geopandas as gpd
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
 from hypothesis import given, settings
@@ -131,6 +132,11 @@ def test_boundary_f1_counts_what_was_missed():
     assert measure_shapes(truth.iloc[:1], truth).boundary_f1 == pytest.approx(2 / 3)
 
 
+def test_what_is_no_area_is_not_missed():
+    truth = frame(box(0, 0, 10, 10), shapely.Point(50, 5), shapely.LineString([(0, 20), (9, 20)]))
+    assert measure_shapes(truth.iloc[:1], truth).boundary_f1 == 1
+
+
 def test_nothing_matched_is_undefined():
     measures = measure_shapes(frame(box(0, 0, 1, 1)), frame(box(90, 90, 99, 99)))
     assert measures.n_pairs == 0
@@ -172,6 +178,15 @@ def test_a_seam_that_costs_shows_as_a_gap():
     torn = seam_gap(frame(*inside, crossing[0], *halves), truth, chips=CHIPS, grid=GRID)
     assert torn.f1_crossing == pytest.approx(4 / 5)  # one half has IoU 2/3, the other is too many
     assert torn.f1_inside == 1
+
+
+def test_what_is_no_area_crosses_no_seam():
+    buildings = frame(px(20, 20, 60, 60), px(180, 20, 240, 60))
+    points = frame(*shapely.centroid(buildings.geometry.to_numpy()))
+    both = pd.concat([buildings, points], ignore_index=True)
+    alone = seam_gap(buildings, buildings, chips=CHIPS, grid=GRID)
+    assert seam_gap(both, both, chips=CHIPS, grid=GRID) == alone
+    assert (alone.n_crossing, alone.n_inside, alone.gap) == (1, 1, 0)
 
 
 def test_no_chips_are_refused():

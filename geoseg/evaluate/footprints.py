@@ -250,8 +250,36 @@ def metric_shapes(pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> tuple[Shap
     return _valid_shapes(pred, crs), _valid_shapes(truth, crs)
 
 
+def are_areas(shapes: Shapes, *, within: shapely.Geometry | None = None) -> NDArray[np.bool_]:
+    """Say which shapes count (N,): areas, with the centroid inside `within` where that is given.
+
+    Points and lines, as extracts of OpenStreetMap hold them, and polygons that are nothing once
+    they are mended cannot be matched, so they are neither buildings nor footprints.
+
+    Args:
+        shapes: (N,), valid or not.
+        within: An area in their frame.
+
+    Example:
+        >>> are_areas(np.array([shapely.box(0, 0, 9, 9), shapely.Point(5, 5)])).tolist()
+        [True, False]
+    """
+    mended, broken = shapes.copy(), ~shapely.is_valid(shapes)
+    mended[broken] = _mended(shapes[broken])
+    counts = np.isin(shapely.get_type_id(mended), _POLYGONAL) & ~shapely.is_empty(mended)
+    if not counts.all():
+        log.info("%d geometries without an area are ignored", int((~counts).sum()))
+    if within is not None:
+        shapely.prepare(within)
+        counts &= shapely.intersects(within, shapely.centroid(mended))
+    return np.asarray(counts, np.bool_)
+
+
 def _valid_shapes(frame: gpd.GeoDataFrame, crs: Any) -> Shapes:
-    shapes = frame.geometry.to_crs(crs).to_numpy()
+    return _mended(frame.geometry.to_crs(crs).to_numpy())
+
+
+def _mended(shapes: Shapes) -> Shapes:
     return np.asarray(shapely.make_valid(shapes, method="structure", keep_collapsed=False), object)
 
 
@@ -281,12 +309,7 @@ def _metric_crs(pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> Any:
 
 def _side(frame: gpd.GeoDataFrame, crs: Any, area: shapely.Geometry | None) -> _Side:
     shapes = _valid_shapes(frame, crs)
-    counts = np.isin(shapely.get_type_id(shapes), _POLYGONAL) & ~shapely.is_empty(shapes)
-    if not counts.all():
-        log.info("%d geometries without an area are ignored", int((~counts).sum()))
-    if area is not None:
-        shapely.prepare(area)
-        counts &= shapely.intersects(area, shapely.centroid(shapes))
+    counts = are_areas(shapes, within=area)
     scores = frame["score"].to_numpy(np.float64)[counts] if "score" in frame.columns else None
     return _Side(rows=np.flatnonzero(counts), shapes=shapes[counts], scores=scores)
 

@@ -12,17 +12,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
 import numpy as np
-import shapely
 
 from geoseg.errors import ConfigError
 from geoseg.evaluate.calibration import calibration
-from geoseg.evaluate.footprints import match_footprints
+from geoseg.evaluate.footprints import are_areas, match_footprints
 from geoseg.scores import ScoreMap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import geopandas as gpd
+    import shapely
     from numpy.typing import NDArray
 
     Floats = NDArray[np.float64]
@@ -76,7 +76,7 @@ def judge(
 
     Args:
         pred: Footprints with a `score`, in any CRS.
-        truth: Outlines in any CRS.
+        truth: Outlines in any CRS; ones that are not areas are ignored, as in `pred`.
         within: An area in the CRS of `pred`: only what has its centroid inside counts, but may
             match outlines outside.
 
@@ -85,14 +85,12 @@ def judge(
     """
     right = np.zeros(len(pred), np.bool_)
     right[match_footprints(pred, truth).pred] = True
-    inside = [
-        np.ones(len(frame), np.bool_)
-        if within is None
-        else shapely.intersects(within, shapely.centroid(frame.to_crs(pred.crs).geometry.array))
+    counts, truth_counts = (
+        are_areas(frame.geometry.to_crs(pred.crs).to_numpy(), within=within)
         for frame in (pred, truth)
-    ]
+    )
     scores = pred["score"].to_numpy(np.float64)
-    return Judged(scores=scores[inside[0]], right=right[inside[0]], n_truth=int(np.sum(inside[1])))
+    return Judged(scores=scores[counts], right=right[counts], n_truth=int(truth_counts.sum()))
 
 
 def fit_score_map(scores: Floats, right: NDArray[np.bool_], *, method: Method) -> ScoreMap:

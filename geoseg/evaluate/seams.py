@@ -12,7 +12,7 @@ import numpy as np
 import shapely
 
 from geoseg.errors import ConfigError
-from geoseg.evaluate.footprints import match_footprints
+from geoseg.evaluate.footprints import are_areas, match_footprints
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -49,7 +49,7 @@ def seam_gap(
 
     Args:
         pred: Footprints in any CRS.
-        truth: Outlines in any CRS.
+        truth: Outlines in any CRS; ones that are not areas are ignored.
         chips: How the scene was cut.
         grid: The grid that the chips count in.
 
@@ -67,13 +67,13 @@ def seam_gap(
         for f in (pred, truth)
     ]
     matches = match_footprints(pred, truth)
-    free = np.ones(len(pred), bool)
+    free, counts = (are_areas(f.geometry.to_numpy()) for f in (pred, truth))
     free[matches.pred] = False
     figures = []
     for side in (True, False):
         hits = int((crosses[1][matches.truth] == side).sum())
         extra = int((free & (crosses[0] == side)).sum())
-        n_truth = int((crosses[1] == side).sum())
+        n_truth = int((counts & (crosses[1] == side)).sum())
         both = hits + extra + n_truth
         figures.append((n_truth, 2 * hits / both if both else float("nan")))
     (n_crossing, f1_crossing), (n_inside, f1_inside) = figures

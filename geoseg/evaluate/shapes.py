@@ -13,6 +13,7 @@ import numpy as np
 import shapely
 
 from geoseg.evaluate.footprints import (
+    are_areas,
     match_footprints,
     mean_average_precision,
     metric_shapes,
@@ -74,7 +75,7 @@ def measure_shapes(pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> ShapeMeas
 
     Args:
         pred: Footprints in any CRS.
-        truth: Outlines in any CRS.
+        truth: Outlines in any CRS; ones that are not areas are ignored.
 
     Raises:
         VectorError: A side has no CRS.
@@ -91,7 +92,7 @@ def measure_shapes(pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> ShapeMeas
     corners = n_corners(one), n_corners(other)
     bands = boundary_ious(one, other)
     hits = (bands[:, None] >= BOUNDARY_LEVELS).sum(axis=0)
-    sides = len(pred) + len(truth)
+    sides = sum(int(are_areas(shapes).sum()) for shapes in (pred_shapes, truth_shapes))
     return ShapeMeasures(
         n_pairs=len(matches),
         boundary_iou=_mean(bands),

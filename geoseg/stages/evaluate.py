@@ -179,7 +179,7 @@ def evaluate_map(footprints: Path, truth: Path, *, within: str = EVERYWHERE) -> 
 
     Args:
         footprints: A file of ours, or any vector file.
-        truth: Outlines in any CRS.
+        truth: Outlines in any CRS; points and lines in it are no buildings.
         within: Area, see `read_area`: what has its centroid inside counts.
 
     Raises:
@@ -188,8 +188,7 @@ def evaluate_map(footprints: Path, truth: Path, *, within: str = EVERYWHERE) -> 
     pred, origin = read_map(footprints, may_be_empty=True)
     outlines = read_vector(truth)
     area = read_area(within, crs=pred.crs, origin=origin)
-    if area is not None:
-        pred, outlines = (centred_in(area, frame.to_crs(pred.crs)) for frame in (pred, outlines))
+    pred, outlines = (centred_in(area, frame.to_crs(pred.crs)) for frame in (pred, outlines))
     chips_of = None if origin is None else _cut(origin)
     return MapEvaluation(
         pred=pred,

@@ -9,6 +9,7 @@ import numpy as np
 import shapely
 
 from geoseg.errors import ConfigError, FormatError, VectorError
+from geoseg.evaluate.footprints import are_areas
 from geoseg.footprints import concat_footprints
 from geoseg.stages.store import Origin
 from geoseg.vector import footprints_info, read_footprints, read_vector
@@ -104,8 +105,5 @@ def part_of(grid: Grid, sides: tuple[float, ...]) -> shapely.Polygon:
 
 
 def centred_in(area: shapely.Geometry | None, frame: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
-    """Return the rows whose centroids lie in an area in their CRS, counted anew."""
-    if area is None:
-        return frame.reset_index(drop=True)
-    centres = shapely.centroid(frame.geometry.to_numpy())
-    return frame[shapely.intersects(area, centres)].reset_index(drop=True)
+    """Return the rows that are areas, with centroids in one in their CRS where that is given."""
+    return frame[are_areas(frame.geometry.to_numpy(), within=area)].reset_index(drop=True)
