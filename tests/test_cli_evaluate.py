@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import geopandas as gpd
@@ -15,8 +16,9 @@ from geoseg.cli import main
 from geoseg.coco import coco_annotations, coco_document, coco_images
 from geoseg.data.manifest import Manifest, SplitChoice, write_manifest
 from geoseg.evaluate.report import Section, write_report
+from geoseg.evaluate.seams import seam_gap
 from geoseg.testing import ids_to_rgb, make_town, write_town
-from geoseg.vector import FootprintWriter
+from geoseg.vector import FootprintWriter, footprints_info
 from tests.cli_support import ORACLE, assert_one_line, call, succeed
 
 if TYPE_CHECKING:
@@ -105,6 +107,27 @@ def test_a_map_is_measured_seams_included(capsys, footprints, tmp_path):
     assert page.read_text(encoding="utf-8").count("data:image/png") == 2
     table = succeed(capsys, "evaluate", "--footprints", path, "--truth", truth).out
     assert "boundary_iou: 0." in table
+
+
+def test_seams_are_those_of_the_chips_or_not_told(capsys, tmp_path):
+    files = write_town(TOWN, tmp_path)
+    chips, path = tmp_path / "chips", tmp_path / "o.parquet"
+    cut = ("--set", "chips.size_px=200", "--set", "chips.overlap_px=40")
+    succeed(capsys, "tile", files.ids, "-o", chips, *cut)
+    succeed(capsys, "run", chips, "-o", path, *ORACLE)
+    words = ("--footprints", path, "--truth", files.truth, "--json")
+    found = succeed(capsys, "evaluate", *words).json
+    frame, truth = gpd.read_parquet(path), gpd.read_file(files.truth)
+    plan = plan_chips("town", TOWN.grid, size_px=200, overlap_px=40)
+    expected = seam_gap(frame, truth, chips=plan, grid=TOWN.grid)
+    assert found["seams"] == asdict(expected) | {"gap": expected.gap}
+    metadata = footprints_info(path).metadata
+    origin = json.loads(metadata["origin"])
+    origin["config"]["chips"]["size_px"] = None  # as the model has it: not recorded formerly
+    metadata["origin"] = json.dumps(origin)
+    with FootprintWriter(path, crs=frame.crs, metadata=metadata) as file:
+        file.write(frame)
+    assert "seams" not in succeed(capsys, "evaluate", *words).json
 
 
 def test_points_of_a_truth_file_are_no_buildings(capsys, footprints, tmp_path):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import warnings
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from cli_support import break_tiles, town, town_pixels, write_scene
 
@@ -16,6 +19,9 @@ from geoseg.errors import ConfigError, GeosegWarning, ModelError, ReadError, Res
 from geoseg.predict import Predictor
 from geoseg.raster import Scene
 from geoseg.stages.base import Silence, Tally
+from geoseg.stages.blocks.detections import detections_key
+from geoseg.stages.blocks.job import describe
+from geoseg.stages.blocks.plan import regions
 from geoseg.stages.infer import detect, infer, load_predictor, open_work
 from geoseg.stages.store import count_detections, detections_origin, read_detections
 from geoseg.stages.tile import tile
@@ -59,7 +65,10 @@ def test_detections_come_in_chip_order_with_their_origin(tmp_path: Path) -> None
     assert origin.labels == {1: "building"}
     assert origin.grid == town().grid
     asked = config().recorded()
-    assert origin.config == asked | {"model": {**asked["model"], "score": 0.5}}
+    assert origin.config == asked | {
+        "model": {**asked["model"], "score": 0.5},
+        "chips": {"size_px": 300, "overlap_px": 60},
+    }
     assert (counter.total, counter.done) == (9, 9)
     assert readers() == []
 
@@ -152,6 +161,35 @@ def test_chips_are_as_they_were_cut(tmp_path: Path) -> None:
     with ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("error")
         assert len(open_work(str(tmp_path / "chips"), config(), stack).chips) == 9
+
+
+def test_how_the_chips_were_cut_is_recorded_streaming_or_in_blocks(tmp_path: Path) -> None:
+    scene, folder = str(write_scene(tmp_path / "s.tif")), tmp_path / "chips"
+    as_cut = {"size_px": 200, "overlap_px": 40}
+    tile(scene, folder, load_config(options={f"chips.{k}": v for k, v in as_cut.items()}))
+    asked = config(chips__overlap_px=30)
+    for path, cut in ((scene, {"size_px": 300, "overlap_px": 30}), (str(folder), as_cut)):
+        with ExitStack() as stack:
+            origin = open_work(path, asked, stack).origin
+        assert origin.cut == cut
+        job = describe(path, asked, tmp_path / "run")
+        assert job.origin == origin
+        unrecorded = replace(job, origin=replace(origin, config=asked.recorded()))
+        assert unrecorded.origin.cut is None  # as in files that do not say
+        keys = {detections_key(next(regions(one, 0))) for one in (job, unrecorded)}
+        assert len(keys) == 1
+
+
+def test_chips_whose_index_does_not_say_how_they_were_cut(tmp_path: Path) -> None:
+    folder = tmp_path / "chips"
+    tile(str(write_scene(tmp_path / "s.tif")), folder, load_config())
+    table = pq.read_table(folder / "index.parquet")
+    about = json.loads(table.schema.metadata[b"geoseg"])
+    assert about.pop("chips") == {"size_px": 300, "overlap_px": 60}
+    older = table.replace_schema_metadata({b"geoseg": json.dumps(about)})
+    pq.write_table(older, folder / "index.parquet")
+    with ExitStack() as stack:
+        assert open_work(str(folder), config(), stack).origin.cut is None
 
 
 def test_writing_over_the_area_of_interest_is_refused(tmp_path: Path) -> None:

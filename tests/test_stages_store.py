@@ -135,6 +135,12 @@ def test_a_damaged_origin_is_refused(text: str) -> None:
         Origin.from_json(text)
 
 
+@pytest.mark.parametrize("chips", [{"size_px": "300"}, {"overlap_px": 0.5}])
+def test_chips_of_no_size_are_refused(chips: dict) -> None:
+    with pytest.raises(FormatError, match="damaged"):
+        Origin.from_json(replace(origin(), config={"chips": chips}).to_json())
+
+
 def test_nothing_is_left_when_the_body_raises(tmp_path: Path) -> None:
     def interrupted() -> None:
         with DetectionWriter(tmp_path / "d.parquet", origin()) as writer:

@@ -143,3 +143,17 @@ def grid_from(values: dict[str, Any]) -> Grid:
         height=int(values["height"]),
         width=int(values["width"]),
     )
+
+
+def cut_from(values: dict[str, Any]) -> dict[str, int] | None:
+    """Return how a scene was cut, `size_px` and `overlap_px`; None where one of them is not said.
+
+    Raises:
+        TypeError: They are no whole numbers.
+    """
+    size_px, overlap_px = values.get("size_px"), values.get("overlap_px")
+    if not (isinstance(size_px, int | None) and isinstance(overlap_px, int | None)):
+        raise TypeError("size_px and overlap_px of chips must be whole numbers")
+    if size_px is None or overlap_px is None:
+        return None
+    return {"size_px": size_px, "overlap_px": overlap_px}

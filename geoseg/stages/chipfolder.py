@@ -21,7 +21,7 @@ from geoseg.chips import Chip
 from geoseg.errors import FormatError, InputNotFoundError, ReadError
 from geoseg.grid import Grid, Window
 from geoseg.raster import Scene, read_chip_image
-from geoseg.stages.base import grid_from, grid_values
+from geoseg.stages.base import cut_from, grid_from, grid_values
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -47,6 +47,8 @@ class ChipFolder:
     chips: tuple[Chip, ...]
     files: dict[str, str]
     """Image path in the folder by chip name."""
+    cut: dict[str, int] | None
+    """Side and least overlap of the chips, px; None where the index does not say."""
 
     @classmethod
     def open(cls, folder: Path) -> Self:
@@ -70,6 +72,7 @@ class ChipFolder:
             for _, file in named:
                 _check_inside(file)
             names = {name: str(about[name]) for name in ("scene_id", "scene_path")}
+            cut = cut_from(about.get("chips", {}))
         except (*_DAMAGE, pa.ArrowException) as error:
             reason = " ".join(str(error).split())[:160]
             raise FormatError(f"{path}: not an index of chips, or torn: {reason}") from error
@@ -78,6 +81,7 @@ class ChipFolder:
             grid=grid,
             chips=tuple(chip for chip, _ in named),
             files={chip.name: str(file) for chip, file in named},
+            cut=cut,
             **names,
         )
 
@@ -108,7 +112,12 @@ def file_name(chip: Chip, suffix: str) -> str:
 
 
 def write_index(
-    path: Path, scene: Scene, written: Sequence[tuple[Chip, float]], suffix: str
+    path: Path,
+    scene: Scene,
+    written: Sequence[tuple[Chip, float]],
+    suffix: str,
+    *,
+    cut: dict[str, int],
 ) -> None:
     """Write the index of the chips written, each with the fraction of it that is valid."""
     grid = scene.grid
@@ -118,7 +127,12 @@ def write_index(
         crs=grid.crs,
     )
     frame.to_parquet(path, schema_version="1.1.0", write_covering_bbox=True, compression="zstd")
-    about = {"scene_id": scene.scene_id, "scene_path": scene.path, "grid": grid_values(grid)}
+    about = {
+        "scene_id": scene.scene_id,
+        "scene_path": scene.path,
+        "grid": grid_values(grid),
+        "chips": cut,
+    }
     table = pq.read_table(path)
     metadata = {**(table.schema.metadata or {}), _KEY: json.dumps(about).encode()}
     pq.write_table(table.replace_schema_metadata(metadata), path, compression="zstd")

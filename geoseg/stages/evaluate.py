@@ -189,7 +189,7 @@ def evaluate_map(footprints: Path, truth: Path, *, within: str = EVERYWHERE) -> 
     outlines = read_vector(truth)
     area = read_area(within, crs=pred.crs, origin=origin)
     pred, outlines = (centred_in(area, frame.to_crs(pred.crs)) for frame in (pred, outlines))
-    chips_of = None if origin is None else _cut(origin)
+    chips_of = _cut(origin)
     return MapEvaluation(
         pred=pred,
         truth=outlines,
@@ -287,14 +287,11 @@ def _confident(results: Annotations, row: int, score: float) -> list[Any]:
     ]
 
 
-def _cut(origin: Origin) -> dict[str, Any]:
-    """Return how a map's scene was cut into chips."""
-    cut = origin.config.get("chips", {})
-    spec_size = origin.model.get("chip_size_px", 300)
-    chips = plan_chips(
-        origin.scene_id,
-        origin.grid,
-        size_px=cut.get("size_px") or spec_size,
-        overlap_px=cut.get("overlap_px", 60),
-    )
-    return {"chips": chips, "grid": origin.grid}
+def _cut(origin: Origin | None) -> dict[str, Any] | None:
+    """Return how a map's scene was cut into chips; None where that is not known."""
+    if origin is None or origin.cut is None:
+        return None
+    return {
+        "chips": plan_chips(origin.scene_id, origin.grid, **origin.cut),
+        "grid": origin.grid,
+    }

@@ -53,7 +53,7 @@ def open_planned(path: str, config: Config, stack: ExitStack) -> Planned:
     if Path(path).is_dir():
         folder = ChipFolder.open(Path(path))
         source, scene_id, scene_path, grid = folder, folder.scene_id, folder.scene_path, folder.grid
-        plan = ListedPlan(folder.chips)
+        plan, cut = ListedPlan(folder.chips), folder.cut
         sides = [max(chip.window.height, chip.window.width) for chip in folder.chips]
         _check_cut(folder, config, spec)
     else:
@@ -65,6 +65,7 @@ def open_planned(path: str, config: Config, stack: ExitStack) -> Planned:
             size_px=config.chips.size_px or spec.chip_size_px,
             overlap_px=config.chips.overlap_px,
         )
+        cut = {"size_px": plan.size_px, "overlap_px": plan.overlap_px}
         sides = [min(plan.size_px, max(plan.shape_hw))]
     origin = Origin(
         scene_id=scene_id,
@@ -72,7 +73,7 @@ def open_planned(path: str, config: Config, stack: ExitStack) -> Planned:
         grid=grid,
         labels={category.label: category.name for category in spec.categories},
         model=_about(spec),
-        config=config.recorded(),
+        config={**config.recorded(), "chips": cut or {}},
     )
     return Planned(
         source=source,

@@ -28,7 +28,7 @@ from geoseg.detections import Detections
 from geoseg.errors import FormatError, InputNotFoundError
 from geoseg.grid import Window
 from geoseg.scores import ScoreMap
-from geoseg.stages.base import grid_from, grid_values
+from geoseg.stages.base import cut_from, grid_from, grid_values
 from geoseg.stages.staging import check_new_file, output_errors
 
 if TYPE_CHECKING:
@@ -66,6 +66,7 @@ class Origin:
     model: dict[str, Any]
     """Name, sha256, licence and attribution of the weights, and what their scores stand for."""
     config: dict[str, Any]
+    """All options; least score and cut as they were settled."""
 
     @property
     def network_id(self) -> str:
@@ -96,6 +97,11 @@ class Origin:
         score = float(self.config.get("model", {}).get("score") or 0.0)
         calibration = self.calibration if self.is_calibrated else None
         return score if calibration is None else calibration.invert(score)
+
+    @property
+    def cut(self) -> dict[str, int] | None:
+        """Side and least overlap of the scene's chips, px; None where that was not recorded."""
+        return cut_from(self.config.get("chips", {}))
 
     def to_json(self) -> str:
         """Return the origin as JSON text."""
@@ -130,8 +136,10 @@ def _check_types(values: dict[str, Any]) -> None:
     for name, kind in kinds.items():
         if not isinstance(values[name], kind):
             raise TypeError(f"{name} must be {kind.__name__}")
-    if not isinstance(values["config"].get("model", {}), dict):
-        raise TypeError("config.model must be dict")
+    for section in ("model", "chips"):
+        if not isinstance(values["config"].get(section, {}), dict):
+            raise TypeError(f"config.{section} must be dict")
+    cut_from(values["config"].get("chips", {}))
     if not isinstance(values["config"].get("model", {}).get("score"), float | int | None):
         raise TypeError("config.model.score must be a number")
     if (known := values["model"].get("calibration")) is not None:

@@ -120,7 +120,9 @@ def tile(
                 config=config,
             )
             tally.check()
-            write_index(new / INDEX, scene, written, image_format)
+            size_px, overlap_px = config.chips.size_px or CHIP_SIZE_PX, config.chips.overlap_px
+            cut = {"size_px": size_px, "overlap_px": overlap_px}
+            write_index(new / INDEX, scene, written, image_format, cut=cut)
             _write_coco(new / COCO, scene, written, image_format, buildings)
             _move(new, folder)
     return tally
