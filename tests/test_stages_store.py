@@ -135,6 +135,14 @@ def test_a_damaged_origin_is_refused(text: str) -> None:
         Origin.from_json(text)
 
 
+@pytest.mark.parametrize("value", [None, [], "x", 3])
+@pytest.mark.parametrize("section", ["model", "chips", "morphology"])
+def test_a_section_that_holds_nothing_is_refused(section: str, value: object) -> None:
+    text = replace(origin(), config={section: value}).to_json()
+    with pytest.raises(FormatError, match=rf"damaged.*config\.{section} must be dict"):
+        Origin.from_json(text)
+
+
 @pytest.mark.parametrize("chips", [{"size_px": "300"}, {"overlap_px": 0.5}])
 def test_chips_of_no_size_are_refused(chips: dict) -> None:
     with pytest.raises(FormatError, match="damaged"):

@@ -136,7 +136,7 @@ def _check_types(values: dict[str, Any]) -> None:
     for name, kind in kinds.items():
         if not isinstance(values[name], kind):
             raise TypeError(f"{name} must be {kind.__name__}")
-    for section in ("model", "chips"):
+    for section in ("model", "chips", "morphology"):
         if not isinstance(values["config"].get(section, {}), dict):
             raise TypeError(f"config.{section} must be dict")
     cut_from(values["config"].get("chips", {}))
