@@ -3,8 +3,9 @@ from __future__ import annotations
 import json
 
 import pytest
+from PIL import Image
 
-from tests.cli_support import call
+from tests.cli_support import assert_one_line, call, snapshot
 from tests.test_stages_train import crowdai
 
 
@@ -88,6 +89,31 @@ def test_annotations_are_converted(capsys, root, tmp_path):
     back = ("data", "convert", str(out), "--from", "instance-masks", "--images", images)
     done = call(capsys, *back, "-o", str(tmp_path / "c.json"), "--json")
     assert json.loads(done.out)["objects"] == 4
+
+
+def test_converting_replaces_no_input(capsys, root, tmp_path):
+    images, document = root / "val" / "images", root / "val" / "annotation.json"
+    before = snapshot(root)
+    words = ("data", "convert", document, "--from", "coco")
+    for more in (("--to", "instance-masks", "-o", images), ("-o", document)):
+        done = call(capsys, *words, *more)
+        assert done.code == 2
+        assert_one_line(done, "is an input of this run too")
+    assert snapshot(root) == before
+
+
+def test_a_document_cannot_name_files_elsewhere(capsys, tmp_path):
+    for folder in ("images", "private"):
+        (tmp_path / folder).mkdir()
+    Image.new("RGB", (8, 8)).save(tmp_path / "private" / "photo.png")
+    before = snapshot(tmp_path / "private")
+    via = tmp_path / "via.json"
+    via.write_text(json.dumps({"a": {"filename": "../private/photo.png", "regions": []}}))
+    words = ("--from", "via", "--to", "instance-masks", "--images", tmp_path / "images")
+    done = call(capsys, "data", "convert", via, *words, "-o", tmp_path / "out")
+    assert done.code == 1
+    assert_one_line(done, "must be a path inside")
+    assert snapshot(tmp_path / "private") == before
 
 
 @pytest.mark.parametrize(

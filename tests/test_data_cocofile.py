@@ -127,6 +127,10 @@ def broken(**changes) -> dict:
             document(images=[{"id": 1, "file_name": "../a", "width": 3, "height": 3}]),
             "must be a path inside",
         ),
+        (
+            document(images=[{"id": 1, "file_name": "", "width": 3, "height": 3}]),
+            "must be a path inside",
+        ),
         (document(images=[{"id": 1, "file_name": "a.jpg", "width": 3}]), "malformed image"),
         (broken(image_id=55), "annotation 1: missing image: no image has id 55"),
         (broken(category_id=5), "a.jpg: annotation 1: missing category: no category has id 5"),

@@ -1,18 +1,22 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from geoseg.data.convert import read_annotations, write_annotations
+from geoseg.data.convert import files_read, read_annotations, write_annotations
 from geoseg.data.masks import read_mask
-from geoseg.errors import ConfigError, FormatError, InputNotFoundError, ReadError
+from geoseg.errors import ConfigError, FormatError, InputNotFoundError, OutputError, ReadError
+from tests.cli_support import snapshot
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from geoseg.data.annotations import Annotations
 
 HEIGHT, WIDTH = 20, 30
 
@@ -124,6 +128,9 @@ def test_all_forms_of_via_are_read(tmp_path, chips, form):
             {"a": {"filename": "a.jpg", "regions": []}, "b": {"filename": "a.jpg", "regions": []}},
             "comes twice",
         ),
+        ({"a": {"filename": "../a.jpg", "regions": []}}, "'../a.jpg' must be a path inside"),
+        ({"a": {"filename": "/etc/a.jpg", "regions": []}}, "must be a path inside"),
+        ({"a": {"filename": ".", "regions": []}}, "must be a path inside"),
     ],
 )  # fmt: skip
 def test_what_is_no_via_is_refused(tmp_path, chips, tree, text):
@@ -155,3 +162,41 @@ def test_what_is_missing_or_broken_is_named(tmp_path, chips):
     )
     with pytest.raises(FormatError, match="must have one band"):
         read_annotations(tmp_path / "masks", kind="instance-masks", images=chips)
+
+
+def renamed(annotations: Annotations, *names: str) -> Annotations:
+    """Return annotations whose first chips have other names."""
+    images = annotations.images
+    kept = images.file_names[len(names) :]
+    return replace(annotations, images=replace(images, file_names=(*names, *kept)))
+
+
+@pytest.mark.parametrize("names", [("a.jpg", "a.png"), ("x/a.jpg", "./x//a.tif")])
+def test_masks_of_two_chips_are_not_one_file(tmp_path, chips, names):
+    read = read_annotations(mask_folder(tmp_path, ids()), kind="instance-masks", images=chips)
+    with pytest.raises(FormatError, match=r"the masks of .*a.jpg and .* would both be .*a.png"):
+        write_annotations(tmp_path / "out", renamed(read, *names), kind="instance-masks")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("place", ["images", "masks", "link"])
+def test_masks_replace_nothing_that_is_read(tmp_path, chips, place):
+    folder = mask_folder(tmp_path, ids())
+    (tmp_path / "link").symlink_to(chips)
+    read = read_annotations(folder, kind="instance-masks", images=chips)
+    before = snapshot(tmp_path)
+    inputs = files_read(folder, read, kind="instance-masks", images=chips)
+    with pytest.raises(ConfigError, match=r".png: is an input of this run too"):
+        write_annotations(tmp_path / place, read, kind="instance-masks", inputs=inputs)
+    assert snapshot(tmp_path) == before
+
+
+def test_masks_are_written_again_where_they_were(tmp_path, chips):
+    folder = mask_folder(tmp_path, ids())
+    read = read_annotations(folder, kind="instance-masks", images=chips)
+    for _ in range(2):
+        inputs = files_read(folder, read, kind="instance-masks", images=chips)
+        write_annotations(tmp_path / "out", read, kind="instance-masks", inputs=inputs)
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(OutputError, match="cannot be written"):
+        write_annotations(tmp_path / "file", read, kind="instance-masks")

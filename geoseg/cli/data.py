@@ -162,10 +162,11 @@ def convert_command(
     source: Path, output: Path, kind: Any, to: Any, *, images: Path | None, as_json: bool
 ) -> int:
     """Turn annotations of other tools into a COCO document, or into instance masks."""
-    from geoseg.data.convert import read_annotations, write_annotations
+    from geoseg.data.convert import files_read, read_annotations, write_annotations
 
     annotations = read_annotations(source, kind=kind, images=images)
-    write_annotations(output, annotations, kind=to)
+    inputs = files_read(source, annotations, kind=kind, images=images)
+    write_annotations(output, annotations, kind=to, inputs=inputs)
     values = {
         "output": str(output), "chips": len(annotations.images), "objects": len(annotations)
     }  # fmt: skip
@@ -174,13 +175,11 @@ def convert_command(
 
 
 def _splits(source: Path, images: Path | None, *, small: bool) -> list[Split]:
-    from geoseg.data.layout import Split, find_splits
+    from geoseg.data.layout import Split, find_splits, images_beside
 
     if source.is_dir():
         return find_splits(source, small=small)
-    beside = source.parent / "images"
-    folder = images or (beside if beside.is_dir() else source.parent)
-    return [Split(name=source.stem, images=folder, document=source)]
+    return [Split(name=source.stem, images=images or images_beside(source), document=source)]
 
 
 def _show_findings(name: str, checked: Any) -> None:

@@ -88,13 +88,13 @@ def _evaluate_chips(parameters: dict[str, Any]) -> int:
     from geoseg.cli import EXIT_PARTIAL
     from geoseg.cli.report import TerminalProgress, show
     from geoseg.data.cocofile import read_results
+    from geoseg.data.layout import images_beside
     from geoseg.stages.base import Tally
     from geoseg.stages.evaluate import evaluate_chips, evaluate_model, read_truth, report_chips
 
     document = parameters["document"]
     truth = read_truth(document, manifest=parameters["manifest"], split=parameters["split"])
-    beside = document.parent / "images"
-    images = parameters["images"] or (beside if beside.is_dir() else document.parent)
+    images = parameters["images"] or images_beside(document)
     tally = Tally()
     if parameters["results"] is not None:
         results = read_results(parameters["results"], truth)

@@ -17,6 +17,7 @@ import numpy as np
 from geoseg.data.annotations import Images
 from geoseg.data.cocorecords import MAX_SIDE_PX, AnnotationRecord, Columns
 from geoseg.data.findings import Finding
+from geoseg.data.layout import escapes
 from geoseg.errors import ConfigError, FormatError, InputNotFoundError
 from geoseg.models.spec import Category
 
@@ -145,7 +146,7 @@ def _images(raw: list[msgspec.Raw], tell: Callable[[Finding], None]) -> Images:
         elif not (0 < image.height <= MAX_SIDE_PX and 0 < image.width <= MAX_SIDE_PX):
             message = f"sides must be in [1, {MAX_SIDE_PX}], got {image.height}x{image.width}"
             tell(Finding(kind="bad size", message=message, image=image.file_name))
-        elif _escapes(image.file_name):
+        elif escapes(image.file_name):
             message = "must be a path inside the folder of images"
             tell(Finding(kind="bad file name", message=message, image=image.file_name[:80]))
         else:
@@ -159,10 +160,6 @@ def _images(raw: list[msgspec.Raw], tell: Callable[[Finding], None]) -> Images:
         file_names=tuple(names),
         sizes_hw=np.array(sizes, np.int32).reshape(-1, 2),
     )
-
-
-def _escapes(name: str) -> bool:
-    return not name.isprintable() or name.startswith(("/", "\\")) or ".." in name.split("/")
 
 
 def _categories(

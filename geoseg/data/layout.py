@@ -51,6 +51,18 @@ def find_split(root: Path, name: str, *, small: bool = False) -> Split:
     return Split(name=name, images=images, document=document)
 
 
+def images_beside(document: Path) -> Path:
+    """Return where a document's images lie if nobody says so: `images/` beside it, or beside it."""
+    folder = document.parent / "images"
+    return folder if folder.is_dir() else document.parent
+
+
+def escapes(name: str) -> bool:
+    """Say whether a file name of a document is none inside the folder that names begin in."""
+    outside = name.startswith(("/", "\\")) or ".." in name.split("/")
+    return outside or not name.isprintable() or not name.strip("./")
+
+
 def find_splits(root: Path, *, small: bool = False) -> list[Split]:
     """Return all splits below a folder.
 

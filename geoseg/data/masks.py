@@ -15,7 +15,7 @@ from geoseg.data.collect import Collector
 from geoseg.data.samples import boxes_of
 from geoseg.errors import FormatError, InputNotFoundError, ReadError
 from geoseg.models.spec import BUILDING
-from geoseg.raster.atomic import check_output, replacing
+from geoseg.raster.atomic import check_output, output_errors, refuse_inputs, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -84,24 +84,32 @@ def read_mask_folders(root: Path) -> Annotations:
     return collector.finish()
 
 
-def write_instance_masks(annotations: Annotations, folder: Path) -> None:
+def write_instance_masks(
+    annotations: Annotations, folder: Path, *, inputs: Iterable[Path] = ()
+) -> None:
     """Write one 16-bit PNG a chip, named as it, whose values are 1, 2, ... for its objects.
 
-    Where objects overlap, a pixel has the later one's number.
+    Where objects overlap, a pixel has the later one's number. All is checked before the first file
+    is written.
+
+    Args:
+        annotations: The chips and their objects.
+        folder: Where the masks go; it is made.
+        inputs: Files that no mask may replace, such as the chips themselves.
 
     Raises:
         OutputError: A file cannot be written.
-        FormatError: A chip has more than 65,535 objects.
+        FormatError: A chip has more than 65,535 objects, or two chips' masks would be one file.
+        ConfigError: A mask would replace an input.
     """
-    for row, name in enumerate(annotations.images.file_names):
+    targets = _targets(annotations, folder, inputs)
+    for row, path in enumerate(targets):
         objects = annotations.of_image(row)
-        if objects.stop - objects.start > MAX_OBJECTS:
-            raise FormatError(f"{name}: must have at most {MAX_OBJECTS} objects")
         ids = np.zeros(tuple(annotations.images.sizes_hw[row]), np.uint16)
         for number, i in enumerate(range(objects.start, objects.stop), 1):
             ids[annotations.object_mask(i)] = number
-        path = (folder / name).with_suffix(".png")
-        path.parent.mkdir(parents=True, exist_ok=True)
+        with output_errors(path):
+            path.parent.mkdir(parents=True, exist_ok=True)
         with replacing(check_output(path, (".png",))) as temporary:
             Image.fromarray(ids).save(temporary, format="PNG")
 
@@ -127,6 +135,21 @@ def read_mask(path: Path) -> NDArray[np.int64]:
     if values.ndim != 2:
         raise FormatError(f"{path}: a mask must have one band, got {values.shape[-1]}")
     return values.astype(np.int64)
+
+
+def _targets(annotations: Annotations, folder: Path, inputs: Iterable[Path]) -> list[Path]:
+    """Return where each chip's mask goes."""
+    counts = np.bincount(annotations.image_index, minlength=len(annotations.images))
+    chip_of: dict[Path, str] = {}
+    for name, count in zip(annotations.images.file_names, counts.tolist(), strict=True):
+        if count > MAX_OBJECTS:
+            raise FormatError(f"{name}: must have at most {MAX_OBJECTS} objects")
+        path = (folder / name).with_suffix(".png")
+        if path in chip_of:
+            raise FormatError(f"the masks of {chip_of[path]} and {name} would both be {path}")
+        chip_of[path] = name
+    refuse_inputs(chip_of, inputs)
+    return list(chip_of)
 
 
 def _collected(images: Path, objects: Callable[[Path], Iterator[NDArray[np.bool_]]]) -> Annotations:

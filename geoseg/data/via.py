@@ -14,6 +14,7 @@ import shapely
 from PIL import Image
 
 from geoseg.data.annotations import Annotations, Images, Segments
+from geoseg.data.layout import escapes
 from geoseg.errors import FormatError, InputNotFoundError, ReadError
 from geoseg.models.spec import BUILDING
 
@@ -39,6 +40,10 @@ def read_via(path: Path, images: Path) -> Annotations:
     rings: list[np.ndarray] = []
     index, names, sizes = list[int](), list[str](), list[tuple[int, int]]()
     for name, regions in _files(path):
+        if escapes(name):
+            raise FormatError(
+                f"{path}: filename {name[:80]!r} must be a path inside the folder of images"
+            )
         if name in names:
             raise FormatError(f"{path}: file {name!r} comes twice")
         sizes.append(image_size(images / name))

@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING
 from rasterio._err import CPLE_BaseError  # what rasterio lets through of GDAL's own
 from rasterio.errors import RasterioError
 
-from geoseg.errors import OutputError
+from geoseg.errors import ConfigError, OutputError
 from geoseg.raster.gdal import reason
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
 
 def check_output(path: str | Path, suffixes: tuple[str, ...]) -> Path:
@@ -38,6 +38,31 @@ def check_output(path: str | Path, suffixes: tuple[str, ...]) -> Path:
     if not os.access(path.parent, os.W_OK):
         raise OutputError(f"{path}: the folder {path.parent} is not writable; choose another")
     return path
+
+
+def refuse_inputs(outputs: Iterable[Path], inputs: Iterable[Path]) -> None:
+    """Refuse to write over what is read; thousands of files take no time.
+
+    Raises:
+        ConfigError: An output is one of the inputs, by whatever name.
+    """
+    present = {key: path for path in outputs if (key := _file_key(path)) is not None}
+    if present:  # where nothing is replaced, no input is looked for
+        for path in inputs:
+            key = _file_key(path)
+            if key in present:
+                raise ConfigError(
+                    f"{present[key]}: is an input of this run too; write to another name"
+                )
+
+
+def _file_key(path: Path) -> tuple[int, int] | None:
+    """Return what one file has under all its names; None where there is none."""
+    try:
+        found = path.stat()
+    except (OSError, ValueError):  # ValueError: a NUL in the name
+        return None
+    return found.st_dev, found.st_ino
 
 
 def temporary_name(path: Path, tag: str) -> Path:

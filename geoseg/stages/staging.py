@@ -7,7 +7,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from geoseg.errors import ConfigError, OutputError
+from geoseg.errors import OutputError
+from geoseg.raster.atomic import refuse_inputs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -111,7 +112,4 @@ def check_apart(outputs: Iterable[Path], inputs: Iterable[str | Path | None]) ->
     Raises:
         ConfigError: An output is one of the inputs, by whatever name.
     """
-    sources = [Path(path) for path in inputs if path is not None and Path(path).exists()]
-    for output in outputs:
-        if output.exists() and any(output.samefile(source) for source in sources):
-            raise ConfigError(f"{output}: is an input of this run too; write to another name")
+    refuse_inputs(outputs, [Path(path) for path in inputs if path is not None])
