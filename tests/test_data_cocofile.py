@@ -96,6 +96,19 @@ def test_a_document_comes_back_as_it_was_written(tmp_path):
     assert json.loads((tmp_path / "again.json").read_text())["info"]["description"] == "twice"
 
 
+@pytest.mark.parametrize("ident", [0, 2**53 + 1, 2**63 - 1, -(2**63)])
+def test_ids_come_back_as_they_are(tmp_path, ident):
+    base = document()
+    images = [base["images"][0], base["images"][1] | {"id": ident}]
+    annotations = [base["annotations"][0] | {"id": ident, "image_id": ident}]
+    path = written(tmp_path, document(images=images, annotations=annotations))
+    read = read_coco(path)
+    assert (read.ids.tolist(), read.images.ids.tolist()) == ([ident], [7, ident])
+    write_coco(tmp_path / "again.json", read)
+    again = json.loads((tmp_path / "again.json").read_text())
+    assert (again["annotations"][0]["id"], again["annotations"][0]["image_id"]) == (ident, ident)
+
+
 def test_many_annotations_are_read_in_blocks(tmp_path, monkeypatch):
     monkeypatch.setattr("geoseg.data.cocofile.BLOCK", 7)
     base = document()
@@ -136,6 +149,16 @@ def broken(**changes) -> dict:
         (broken(category_id=5), "a.jpg: annotation 1: missing category: no category has id 5"),
         (broken(id=2), "annotation 2: duplicate annotation id"),
         (broken(image_id="x"), "malformed annotation: record 0"),
+        (broken(image_id=2**63), "malformed annotation: record 0"),
+        (broken(id=2**64), "malformed annotation: record 0"),
+        (broken(id=-(10**400)), "malformed annotation: record 0"),
+        (broken(category_id=10**400), "malformed annotation: record 0"),
+        (
+            document(images=[{"id": 2**63, "file_name": "a", "width": 3, "height": 3}]),
+            "malformed image: record 0",
+        ),
+        (document(categories=[{"id": 2**63, "name": "x"}]), "bad category"),
+        (broken(segmentation={"size": [20, 30], "counts": [10**400]}), "must fill its size"),
         (broken(bbox=[1, 2, 3]), "bbox must be"),
         (broken(bbox=[1, 2, 3, 1e400]), "must be a COCO document"),
         (broken(segmentation=[[1, 2, 3]]), "a polygon must be x, y"),

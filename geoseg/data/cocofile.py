@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from geoseg.data.annotations import Images
-from geoseg.data.cocorecords import MAX_SIDE_PX, AnnotationRecord, Columns
+from geoseg.data.cocorecords import MAX_SIDE_PX, AnnotationRecord, Columns, Id
 from geoseg.data.findings import Finding
 from geoseg.data.layout import escapes
 from geoseg.errors import ConfigError, FormatError, InputNotFoundError
@@ -33,7 +33,7 @@ BLOCK = 20_000  # annotations decoded at once
 
 
 class _Image(msgspec.Struct):
-    id: int
+    id: Id
     file_name: str
     width: int
     height: int

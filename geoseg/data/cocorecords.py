@@ -6,7 +6,7 @@ Frame: pixels of each chip. Must not import torch, or read files.
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import msgspec
 import numpy as np
@@ -24,8 +24,10 @@ if TYPE_CHECKING:
     from geoseg.data.annotations import Images
     from geoseg.models.spec import Category
 
-COLUMNS = 10  # chip, id, label, area, crowd, box, score
+COLUMNS = 9  # chip, label, area, crowd, box, score
 MAX_SIDE_PX = 65_536
+
+Id = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]  # what columns of int64 hold
 
 
 class _Runs(msgspec.Struct):
@@ -36,9 +38,9 @@ class _Runs(msgspec.Struct):
 class AnnotationRecord(msgspec.Struct):
     """An annotation or a result as COCO writes it."""
 
-    image_id: int
-    category_id: int
-    id: int | None = None
+    image_id: Id
+    category_id: Id
+    id: Id | None = None
     bbox: list[float] | None = None
     area: float | None = None
     iscrowd: int = 0
@@ -83,6 +85,7 @@ class Columns:
     def add(self, block: list[AnnotationRecord]) -> None:
         """Add a block; records that cannot be used are told and left out."""
         rows: list[tuple[Any, ...]] = []
+        ids = list[int]()
         rings, points, counts = list[int](), list[float](), list[bytes]()
         lengths = list[int]()
         for annotation in block:
@@ -90,7 +93,8 @@ class Columns:
             checked = self._checked(annotation)
             if checked is None:
                 continue
-            row, outline, runs = checked
+            ident, row, outline, runs = checked
+            ids.append(ident)
             rows.append(row)
             rings.append(len(outline))
             lengths.extend(len(ring) // 2 for ring in outline)
@@ -99,6 +103,7 @@ class Columns:
             counts.append(runs)
         self._parts.append(
             {
+                "ids": np.array(ids, np.int64),
                 "rows": np.array(rows, np.float64).reshape(-1, COLUMNS),
                 "rings": np.array(rings, np.int64),
                 "lengths": np.array(lengths, np.int64),
@@ -120,12 +125,12 @@ class Columns:
         annotations = Annotations(
             categories=categories,
             images=images,
-            ids=rows[:, 1].astype(np.int64),
+            ids=joined["ids"],
             image_index=np.zeros(len(rows), np.int32),
-            labels=rows[:, 2].astype(np.int16),
-            boxes_xywh=rows[:, 5:9].astype(np.float32),
-            areas_px2=rows[:, 3].astype(np.float64),
-            crowd=rows[:, 4] > 0,
+            labels=rows[:, 1].astype(np.int16),
+            boxes_xywh=rows[:, 4:8].astype(np.float32),
+            areas_px2=rows[:, 2].astype(np.float64),
+            crowd=rows[:, 3] > 0,
             segments=Segments(
                 xy=joined["xy"],
                 ring_offsets=_offsets(joined["lengths"]),
@@ -133,14 +138,14 @@ class Columns:
                 runs=joined["counts"],
                 run_offsets=_offsets(joined["count_bytes"]),
             ),
-            scores=rows[:, 9].astype(np.float32) if self._scored else None,
+            scores=rows[:, 8].astype(np.float32) if self._scored else None,
         )
         return annotations.sorted_by(rows[:, 0].astype(np.int32))
 
     def _checked(
         self, annotation: AnnotationRecord
-    ) -> tuple[tuple[Any, ...], list[list[float]], bytes] | None:
-        """Return a record's numbers, its rings and its runs; None where it cannot be used."""
+    ) -> tuple[int, tuple[Any, ...], list[list[float]], bytes] | None:
+        """Return a record's id, numbers, rings and runs; None where it cannot be used."""
         ident = self._seen if annotation.id is None else annotation.id
         row = self._row_of.get(annotation.image_id)
         name = None if row is None else self._images.file_names[row]
@@ -156,8 +161,8 @@ class Columns:
             return None
         area = annotation.area
         area = box[2] * box[3] if area is None or not math.isfinite(area) else area
-        numbers = (row, ident, label, area, bool(annotation.iscrowd), *box, score)
-        return numbers, rings, runs
+        numbers = (row, label, area, bool(annotation.iscrowd), *box, score)
+        return ident, numbers, rings, runs
 
     def _label(self, annotation: AnnotationRecord, ident: int, *, known: bool) -> int:
         if not known:
@@ -173,6 +178,7 @@ class Columns:
 
 
 _EMPTY: dict[str, NDArray[Any]] = {
+    "ids": np.zeros(0, np.int64),
     "rows": np.zeros((0, COLUMNS)),
     "rings": np.zeros(0, np.int64),
     "lengths": np.zeros(0, np.int64),
