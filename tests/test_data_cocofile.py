@@ -3,7 +3,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import re
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -20,6 +23,7 @@ from geoseg.data.manifest import Manifest, SplitChoice, read_manifest, write_man
 from geoseg.errors import ConfigError, FormatError, InputNotFoundError
 from geoseg.models.spec import BUILDING
 from tests.builders import make_detections
+from tests.test_house import ROOT
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -107,6 +111,22 @@ def test_ids_come_back_as_they_are(tmp_path, ident):
     write_coco(tmp_path / "again.json", read)
     again = json.loads((tmp_path / "again.json").read_text())
     assert (again["annotations"][0]["id"], again["annotations"][0]["image_id"]) == (ident, ident)
+
+
+def test_documents_are_utf8_whatever_the_locale(tmp_path):
+    images = [document()["images"][1] | {"file_name": "h\u00fctte.png"}]
+    annotations = document()["annotations"][:1]
+    path = written(tmp_path, document(images=images, annotations=annotations))
+    code = (
+        "import sys; from pathlib import Path; from geoseg.data.cocofile import read_coco;"
+        "from geoseg.data.cocowrite import write_coco;"
+        "write_coco(Path(sys.argv[2]), read_coco(Path(sys.argv[1])))"
+    )
+    out = tmp_path / "again.json"
+    words = [sys.executable, "-X", "utf8=0", "-c", code, str(path), str(out)]
+    plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run(words, check=True, env=os.environ | plain, cwd=ROOT)
+    assert json.loads(out.read_text(encoding="utf-8"))["images"][0]["file_name"] == "h\u00fctte.png"
 
 
 def test_many_annotations_are_read_in_blocks(tmp_path, monkeypatch):

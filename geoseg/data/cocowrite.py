@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TextIO
 
 import msgspec
 import numpy as np
@@ -34,7 +35,7 @@ def write_coco(path: Path, annotations: Annotations, *, description: str = "") -
         ],
     }
     text = msgspec.json.encode(head).decode()[:-1]
-    with replacing(check_output(path, JSON_SUFFIXES)) as temporary, temporary.open("w") as file:
+    with _new_text(path) as file:
         file.write(text + ', "images": [\n')
         _join(file.write, map(_image_record, *_image_columns(annotations.images)))
         file.write('\n], "annotations": [\n')
@@ -53,7 +54,7 @@ def write_results(
     """
     if annotations.scores is None and len(annotations):
         raise ConfigError("results must have scores")
-    with replacing(check_output(path, JSON_SUFFIXES)) as temporary, temporary.open("w") as file:
+    with _new_text(path) as file:
         file.write("[\n")
         _join(file.write, _results(annotations, most_per_image))
         file.write("\n]\n")
@@ -75,6 +76,16 @@ def result_record(
         "bbox": [round(float(v), 2) for v in box_xywh],
     }
     return msgspec.json.encode(record).decode()
+
+
+@contextmanager
+def _new_text(path: Path) -> Iterator[TextIO]:
+    """Lend a file for JSON's encoding, whatever the locale's is; it appears whole or not at all."""
+    with (
+        replacing(check_output(path, JSON_SUFFIXES)) as temporary,
+        temporary.open("w", encoding="utf-8") as file,
+    ):
+        yield file
 
 
 def _join(write: Callable[[str], Any], records: Iterable[str]) -> None:
