@@ -200,3 +200,27 @@ def test_masks_are_written_again_where_they_were(tmp_path, chips):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(OutputError, match="cannot be written"):
         write_annotations(tmp_path / "file", read, kind="instance-masks")
+
+
+def test_files_that_macos_leaves_are_no_chips(tmp_path, chips):
+    folder = mask_folder(tmp_path, ids())
+    (chips / "._a.jpg").write_bytes(b"no picture")
+    read = read_annotations(folder, kind="instance-masks", images=chips)
+    assert read.images.file_names == ("a.jpg", "b.png")
+    root = tmp_path / "root"
+    (root / ".Trashes").mkdir(parents=True)
+    (root / "17").mkdir()
+    (chips / "a.jpg").rename(root / "17" / "17.jpg")
+    (folder / "a.png").rename(root / "17" / "17-building-0.PNG")
+    (root / "17" / "._17.jpg").write_bytes(b"no picture")
+    (root / "17" / "._17-building-0.png").write_bytes(b"no picture")
+    read = read_annotations(root, kind="mask-folders", images=None)
+    assert (read.images.file_names, len(read)) == (("17/17.jpg",), 1)
+
+
+def test_a_chip_that_is_no_picture_is_named(tmp_path, chips):
+    folder = mask_folder(tmp_path, ids())
+    (chips / "a.jpg").write_bytes(b"no picture")
+    for kind in ("instance-masks", "semantic-masks"):
+        with pytest.raises(ReadError, match=r"a.jpg: must be a readable image"):
+            read_annotations(folder, kind=kind, images=chips)

@@ -16,6 +16,7 @@ from geoseg.data.samples import boxes_of
 from geoseg.errors import FormatError, InputNotFoundError, ReadError
 from geoseg.models.spec import BUILDING
 from geoseg.raster.atomic import check_output, output_errors, refuse_inputs, replacing
+from geoseg.raster.images import image_size, is_picture
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
     from geoseg.data.annotations import Annotations
 
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 MASK_SUFFIXES = (".png", ".tif", ".tiff")
 MAX_SIDE_PX = 16_384
 MAX_OBJECTS = 65_535  # ids of 16 bits
@@ -40,7 +40,7 @@ def read_instance_masks(masks: Path, images: Path) -> Annotations:
 
     Raises:
         InputNotFoundError: A folder, or the mask of a chip, is not there.
-        ReadError: A mask cannot be read.
+        ReadError: A chip or a mask cannot be read.
         FormatError: A mask has several bands.
     """
     return _collected(images, lambda path: _split_ids(read_mask(_mask_of(path, masks))))
@@ -72,13 +72,14 @@ def read_mask_folders(root: Path) -> Annotations:
     Raises:
         As `read_instance_masks`.
     """
-    folders = sorted(p for p in _folder(root).iterdir() if p.is_dir())
+    folders = sorted(p for p in _folder(root).iterdir() if p.is_dir() and p.name[0] != ".")
     collector = Collector((BUILDING,))
     for folder in folders:
         image = next((p for p in _images(folder) if p.stem == folder.name), None)
         if image is None:
             raise InputNotFoundError(f"{folder} must hold an image {folder.name}.jpg or .png")
-        found = sorted(p for p in folder.glob(f"{folder.name}-*") if p.suffix in MASK_SUFFIXES)
+        beside = folder.glob(f"{folder.name}-*")
+        found = sorted(p for p in beside if p.suffix.lower() in MASK_SUFFIXES)
         masks = (read_mask(path) > 0 for path in found)
         _add(collector, image, f"{folder.name}/{image.name}", masks)
     return collector.finish()
@@ -160,8 +161,7 @@ def _collected(images: Path, objects: Callable[[Path], Iterator[NDArray[np.bool_
 
 
 def _add(collector: Collector, image: Path, name: str, masks: Iterable[NDArray[np.bool_]]) -> None:
-    with Image.open(image) as opened:
-        shape = (opened.height, opened.width)
+    shape = image_size(image)
     collector.add_image(name, shape)
     for mask in masks:
         if mask.shape != shape:
@@ -188,7 +188,7 @@ def _mask_of(image: Path, masks: Path) -> Path:
 
 
 def _images(folder: Path) -> list[Path]:
-    return sorted(p for p in _folder(folder).iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
+    return sorted(p for p in _folder(folder).iterdir() if is_picture(p.name))
 
 
 def _folder(path: Path) -> Path:

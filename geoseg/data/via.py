@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import numpy as np
 import shapely
-from PIL import Image
 
 from geoseg.data.annotations import Annotations, Images, Segments
 from geoseg.data.layout import escapes
-from geoseg.errors import FormatError, InputNotFoundError, ReadError
+from geoseg.errors import FormatError, InputNotFoundError
 from geoseg.models.spec import BUILDING
+from geoseg.raster.images import image_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,22 +53,6 @@ def read_via(path: Path, images: Path) -> Annotations:
             index.append(len(names))
         names.append(name)
     return outlined(names, sizes, index, rings)
-
-
-def image_size(path: Path) -> tuple[int, int]:
-    """Return (height, width) of an image from its header.
-
-    Raises:
-        InputNotFoundError: It is not there.
-        ReadError: It cannot be read.
-    """
-    try:
-        with Image.open(path) as image:
-            return image.height, image.width
-    except FileNotFoundError as error:
-        raise InputNotFoundError(f"{path}: no such image") from error
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ReadError(f"{path}: must be a readable image, got: {str(error)[:100]}") from error
 
 
 def outlined(

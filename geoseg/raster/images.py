@@ -25,8 +25,33 @@ if TYPE_CHECKING:
 
 TIFF_SUFFIXES = (".tif", ".tiff")
 CHIP_SUFFIXES = (".png", *TIFF_SUFFIXES)
+PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", *TIFF_SUFFIXES)
 UNREADABLE = (RasterioError, UnidentifiedImageError, OSError, SyntaxError, ValueError)
 MAX_SIDE_PX = 8192  # far above any chip; 256 MB decoded
+
+
+def is_picture(name: str) -> bool:
+    """Say whether a file is meant as a picture, by its name.
+
+    Hidden files are not: macOS leaves a ._NAME.jpg, no picture, beside each one it copies.
+    """
+    return not name.startswith(".") and name.lower().endswith(PICTURE_SUFFIXES)
+
+
+def image_size(path: Path) -> tuple[int, int]:
+    """Return (height, width) of an image from its header.
+
+    Raises:
+        InputNotFoundError: It is not there.
+        ReadError: It cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except FileNotFoundError as error:
+        raise InputNotFoundError(f"{path}: no such image") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ReadError(f"{path}: must be a readable image, got: {str(error)[:100]}") from error
 
 
 def write_chip_image(

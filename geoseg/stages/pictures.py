@@ -18,7 +18,13 @@ from geoseg.chips import Chip, ChipBatch
 from geoseg.errors import InputNotFoundError, ReadError
 from geoseg.grid import Window
 from geoseg.raster import read_chip_image
-from geoseg.raster.images import MAX_SIDE_PX, TIFF_SUFFIXES, UNREADABLE
+from geoseg.raster.images import (
+    MAX_SIDE_PX,
+    PICTURE_SUFFIXES,
+    TIFF_SUFFIXES,
+    UNREADABLE,
+    is_picture,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -28,7 +34,6 @@ if TYPE_CHECKING:
 
     from geoseg.data.annotations import Annotations
 
-PICTURE_SUFFIXES = (".jpg", ".jpeg", ".png", *TIFF_SUFFIXES)
 DEEP_MODES = ("I", "I;16", "I;16B", "I;16L", "F")
 AHEAD = 4  # pictures read before they are asked for: the largest are 0.25 GiB each
 MAX_BATCH_PX = 4096 * 4096  # of all pictures of a batch: 5 GiB in the bundled network on a CPU
@@ -62,7 +67,7 @@ def list_pictures(folder: Path) -> tuple[list[Picture], str | None]:
     """
     if not folder.is_dir():
         raise InputNotFoundError(f"no folder {folder}: check the path")
-    paths = sorted(p for p in folder.iterdir() if _is_picture(p.name))
+    paths = sorted(p for p in folder.iterdir() if is_picture(p.name))
     if not paths:
         raise InputNotFoundError(
             f"{folder} must hold at least one picture ({', '.join(PICTURE_SUFFIXES)})"
@@ -162,11 +167,6 @@ def _fits(
     _, height, width = pixels.shape
     most = min(batch_size, MAX_BATCH_PX // (height * width))
     return len(group) < most and group[0][1].shape == pixels.shape
-
-
-def _is_picture(name: str) -> bool:
-    # Hidden files are not meant: macOS leaves a ._NAME.jpg, no picture, beside each one it copies.
-    return not name.startswith(".") and name.lower().endswith(PICTURE_SUFFIXES)
 
 
 def _number(stem: str) -> int | None:
