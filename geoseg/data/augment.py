@@ -15,15 +15,13 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional
 
-from geoseg.data.samples import Sample
+from geoseg.data.samples import LEAST_OBJECT_PX, Sample
 from geoseg.errors import ConfigError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from torch import Tensor
-
-LEAST_OBJECT_PX = 12  # fewer pixels left of an object: it is no target any more
 
 
 class _Lighting(v2.Transform):  # type: ignore[misc] # torchvision has no types

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 
-from geoseg.data.scenes import LEAST_VISIBLE_PX
+from geoseg.data.samples import LEAST_OBJECT_PX
 from geoseg.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def paste(onto: Sample, other: Sample, objects: NDArray[np.int64]) -> Sample:
     image = onto.image + weight * (other.image.astype(np.float32) - onto.image)
     below = onto.masks & ~covered
     left_px = below.sum(axis=(1, 2))
-    kept = left_px >= np.maximum(LEAST_VISIBLE_PX, 0.2 * onto.masks.sum(axis=(1, 2)))
+    kept = left_px >= np.maximum(LEAST_OBJECT_PX, 0.2 * onto.masks.sum(axis=(1, 2)))
     return dataclasses.replace(
         onto,
         image=np.clip(np.rint(image), 0, 255).astype(np.uint8),

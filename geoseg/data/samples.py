@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+LEAST_OBJECT_PX = 12  # fewer pixels of an object in a chip are noise, not a target
+
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Sample:

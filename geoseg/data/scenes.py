@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import shapely
 
-from geoseg.data.samples import Sample
+from geoseg.data.samples import LEAST_OBJECT_PX, Sample
 from geoseg.errors import ConfigError, VectorError
 from geoseg.grid import Window
 from geoseg.raster import Scene, rasterize_polygons
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
     from geoseg.grid import Grid
 
-LEAST_VISIBLE_PX = 12  # fewer pixels of an object at a chip's border are noise, not a target
 LEAST_VISIBLE_SHARE = 0.08  # of an object's own area
 WINDOW_TRIES = 40
 
@@ -326,7 +325,7 @@ def instance_masks(polygons: NDArray[np.object_], shape_hw: tuple[int, int]) -> 
     """
     ids = rasterize_polygons(polygons, shape_hw)
     seen_px = np.bincount(ids.ravel(), minlength=len(polygons) + 1)[1:]
-    least_px = np.maximum(LEAST_VISIBLE_PX, LEAST_VISIBLE_SHARE * shapely.area(polygons))
+    least_px = np.maximum(LEAST_OBJECT_PX, LEAST_VISIBLE_SHARE * shapely.area(polygons))
     kept = np.flatnonzero(seen_px >= least_px) + 1
     masks: NDArray[np.bool_] = ids[None] == kept[:, None, None]
     return masks
