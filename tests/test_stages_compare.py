@@ -101,6 +101,17 @@ def test_a_step_may_drop_all_there_is(capsys, files: Path, tmp_path: Path) -> No
     assert (back["n_added"], back["n_before"]) == (n, 0)
 
 
+def test_two_empty_maps_leave_a_picture_of_nothing(capsys, tmp_path: Path) -> None:
+    empty = gpd.GeoDataFrame(geometry=[], crs="EPSG:4326")
+    for name in ("a.geojson", "b.geojson"):
+        empty.to_file(tmp_path / name, engine="pyogrio")
+    sheet = tmp_path / "sheet.png"
+    words = ("--footprints", tmp_path / "a.geojson", "--compare", tmp_path / "b.geojson")
+    told = succeed(capsys, "evaluate", *words, "--gallery", sheet, "--json").json["changes"]
+    assert (told["n_before"], told["n_after"]) == (0, 0)
+    assert sheet.exists()
+
+
 def test_maps_of_different_ground_are_not_compared(capsys, files: Path, tmp_path: Path) -> None:
     far = gpd.read_parquet(files / "raw.parquet")[["geometry"]]
     far.set_geometry(far.translate(5000, 0)).to_file(tmp_path / "far.gpkg")

@@ -100,7 +100,8 @@ def _meet(old: gpd.GeoDataFrame, new: gpd.GeoDataFrame) -> bool:
 def draw_changes(path: Path, found: MapChanges, *, panels: int = PANELS) -> None:
     """Draw the places that changed most: those where a building lost most, if the truth is known.
 
-    Over the scene's imagery, or over grey where that is not at hand.
+    Over the scene's imagery, or over grey where that is not at hand. Where nothing changed, the
+    picture says so.
 
     Args:
         path: The `.png` file.
@@ -112,8 +113,10 @@ def draw_changes(path: Path, found: MapChanges, *, panels: int = PANELS) -> None
     """
     check_output(path, (".png",))
     places, captions = _worst(found)
-    drawn = list(_panels(found, places[:panels], captions[:panels]))
-    title = f"{min(panels, len(places))} of {len(places)} places that changed, the most first"
+    drawn, title = list[Panel](), "nothing changed"
+    if len(places):  # two empty maps have no ground that panels could be drawn on
+        drawn = list(_panels(found, places[:panels], captions[:panels]))
+        title = f"{len(drawn)} of {len(places)} places that changed, the most first"
     with replacing(path) as temporary:
         draw_gallery(drawn, title=title).save(temporary, format="PNG")
 
