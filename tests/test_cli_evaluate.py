@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from geoseg.chips import plan_chips
 from geoseg.cli import main
 from geoseg.coco import coco_annotations, coco_document, coco_images
 from geoseg.data.manifest import Manifest, SplitChoice, write_manifest
+from geoseg.errors import OutputError
 from geoseg.evaluate.report import Section, write_report
 from geoseg.evaluate.seams import seam_gap
 from geoseg.testing import ids_to_rgb, make_town, write_town
@@ -185,6 +187,37 @@ def test_wrong_use_is_one_line(capsys, words, needle):
     done = call(capsys, "evaluate", *words)
     assert done.code == 2
     assert_one_line(done, needle)
+
+
+SOURCES = (("--coco", "none.json"), ("--footprints", "none.parquet", "--truth", "none.geojson"))
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=["chips", "map"])
+def test_a_report_that_cannot_be_written_is_told_before_any_work(
+    capsys, tmp_path, monkeypatch, source
+):
+    (tmp_path / "taken.html").mkdir()
+    for name, needle in (("no/r.html", "does not exist; make it"), ("r.png", "must end in .html"),
+                         ("taken.html", "is a folder")):  # fmt: skip
+        done = call(capsys, "evaluate", *source, "--report", tmp_path / name)
+        assert done.code == 2
+        assert_one_line(done, needle)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    done = call(capsys, "evaluate", *source, "--report", tmp_path / "r.html")
+    assert done.code == 1
+    assert_one_line(done, "need matplotlib: pip install 'geoseg[train]'")
+
+
+def test_figures_are_shown_though_the_report_fails(capsys, footprints, tmp_path, monkeypatch):
+    def full(*_: object) -> None:
+        raise OutputError("disk full")
+
+    monkeypatch.setattr("geoseg.stages.evaluate.write_report", full)
+    path, truth = footprints
+    words = ("--footprints", path, "--truth", truth, "--report", tmp_path / "r.html")
+    done = call(capsys, "evaluate", *words)
+    assert (done.code, done.err) == (1, "geoseg: disk full\n")
+    assert "f1@.5: 1" in done.out
 
 
 def test_what_comes_from_files_is_escaped(tmp_path):

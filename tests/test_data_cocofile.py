@@ -20,7 +20,7 @@ from geoseg.data.cocowrite import write_coco, write_results
 from geoseg.data.collect import Collector
 from geoseg.data.layout import find_split, find_splits
 from geoseg.data.manifest import Manifest, SplitChoice, read_manifest, write_manifest
-from geoseg.errors import ConfigError, FormatError, InputNotFoundError
+from geoseg.errors import ConfigError, FormatError, InputNotFoundError, OutputError
 from geoseg.models.spec import BUILDING
 from tests.builders import make_detections
 from tests.test_house import ROOT
@@ -127,6 +127,13 @@ def test_documents_are_utf8_whatever_the_locale(tmp_path):
     plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
     subprocess.run(words, check=True, env=os.environ | plain, cwd=ROOT)
     assert json.loads(out.read_text(encoding="utf-8"))["images"][0]["file_name"] == "h\u00fctte.png"
+
+
+def test_a_folder_is_no_output(tmp_path):
+    (tmp_path / "again.json").mkdir()
+    read = read_coco(written(tmp_path, document()))
+    with pytest.raises(OutputError, match=r"again.json: is a folder; give a file name"):
+        write_coco(tmp_path / "again.json", read)
 
 
 def test_many_annotations_are_read_in_blocks(tmp_path, monkeypatch):

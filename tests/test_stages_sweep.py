@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from geoseg.config import load_train_config
-from geoseg.errors import ConfigError, GeosegError, InputNotFoundError
+from geoseg.errors import ConfigError, GeosegError, InputNotFoundError, MissingExtraError
 from geoseg.stages.sweep import PLOT_FILE, TABLE_FILE, read_grid, sweep
 from geoseg.stages.train import WEIGHTS_FILE
 from tests.test_house import ROOT
@@ -49,6 +51,13 @@ def test_an_option_that_is_none_stops_before_training(tmp_path):
         sweep({"optim.speed": [1]}, tmp_path / "sweep", assignments=QUICK)
     with pytest.raises(InputNotFoundError):
         read_grid(tmp_path / "none.yaml")
+
+
+def test_a_plot_that_cannot_be_drawn_stops_before_training(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(MissingExtraError, match="need matplotlib"):
+        sweep({"optim.speed": [1]}, tmp_path / "sweep", assignments=QUICK)
+    assert not (tmp_path / "sweep").exists()
 
 
 MAPPING = {

@@ -47,9 +47,23 @@ def command(**parameters: Any) -> int:
         raise click.UsageError("--gallery goes with --compare, the map to compare with")
     if (parameters["footprints"] is None) == (parameters["document"] is None):
         raise click.UsageError("give either --footprints with --truth, or --coco")
+    _check_report(parameters["report"])
     if parameters["footprints"] is not None:
         return _evaluate_map(parameters)
     return _evaluate_chips(parameters)
+
+
+def _check_report(path: Path | None) -> None:
+    """Say before any work why no page could be written."""
+    if path is None:
+        return
+    from geoseg.cli.values import wrong_use
+    from geoseg.data.plots import figure_class
+    from geoseg.stages.staging import check_new_file
+
+    with wrong_use():
+        check_new_file(path, (".html",))
+    figure_class()
 
 
 def _evaluate_map(parameters: dict[str, Any]) -> int:
@@ -68,11 +82,11 @@ def _evaluate_map(parameters: dict[str, Any]) -> int:
         from geoseg.stages.evaluate import evaluate_map, report_map
 
         found = evaluate_map(path, truth, within=within)
-        if parameters["report"] is not None:
-            report_map(parameters["report"], found)
         values = found.as_dict()
     values |= comparison.told(path, truth=truth, within=within)
     show(values, as_json=parameters["as_json"])
+    if parameters["report"] is not None:  # figures come first: a full disk does not hide them
+        report_map(parameters["report"], found)
     return 0
 
 
@@ -110,9 +124,9 @@ def _evaluate_chips(parameters: dict[str, Any]) -> int:
                 progress=progress,
             )
     found = evaluate_chips(truth, results, score=parameters["at_score"])
-    if parameters["report"] is not None:
-        report_chips(parameters["report"], found, images=images)
     for name, reason in tally.failed:
         click.echo(f"chip {name} failed: {reason}", err=True)
     show(found.as_dict(), as_json=parameters["as_json"])
+    if parameters["report"] is not None:  # figures come first: a full disk does not hide them
+        report_chips(parameters["report"], found, images=images)
     return EXIT_PARTIAL if tally.failed else 0

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoseg.errors import MissingExtraError
+from geoseg.data.plots import figure_class
 from geoseg.raster.atomic import check_output, replacing
 
 if TYPE_CHECKING:
@@ -85,11 +85,7 @@ def plot_stats(annotations: Annotations, path: Path) -> None:
         MissingExtraError: matplotlib is not installed.
         OutputError: The file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an optional package
-    except ImportError as error:
-        raise MissingExtraError("plots need matplotlib: pip install 'geoseg[train]'") from error
-    figure = Figure(figsize=(10, 4), layout="constrained")
+    figure = figure_class()(figsize=(10, 4), layout="constrained")
     left, right = figure.subplots(1, 2)
     things = annotations.where(~annotations.crowd)
     per_image = np.bincount(things.image_index, minlength=len(things.images))

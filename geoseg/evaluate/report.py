@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from geoseg.errors import MissingExtraError
+from geoseg.data.plots import figure_class
 from geoseg.raster.atomic import check_output, replacing
 
 if TYPE_CHECKING:
@@ -145,11 +145,7 @@ def chip_picture(
 
 
 def _drawn(draw: Callable[[Any], None], *, size: tuple[float, float] = (4.6, 3.4)) -> bytes:
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an optional package
-    except ImportError as error:
-        raise MissingExtraError("reports need matplotlib: pip install 'geoseg[train]'") from error
-    figure = Figure(figsize=size, layout="constrained")
+    figure = figure_class()(figsize=size, layout="constrained")
     draw(figure.subplots())
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=100)

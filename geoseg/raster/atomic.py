@@ -28,9 +28,12 @@ def check_output(path: str | Path, suffixes: tuple[str, ...]) -> Path:
         suffixes: The extensions allowed, lower case, with their dot.
 
     Raises:
-        OutputError: Unknown extension, no such folder, or a folder that cannot be written to.
+        OutputError: Unknown extension, a folder of that name, no folder to write to, or one that
+            cannot be written to.
     """
     path = Path(path)
+    if path.is_dir():
+        raise OutputError(f"{path}: is a folder; give a file name")
     if path.suffix.lower() not in suffixes:
         raise OutputError(f"{path}: the extension must be one of {', '.join(suffixes)}")
     if not path.parent.is_dir():

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from geoseg.config import load_train_config, read_yaml
-from geoseg.errors import ConfigError, MissingExtraError
+from geoseg.data.plots import figure_class
+from geoseg.errors import ConfigError
 from geoseg.raster.atomic import replacing
 from geoseg.stages.staging import output_errors
 from geoseg.stages.train import train_run
@@ -82,8 +83,10 @@ def sweep(
         The runs, best first.
 
     Raises:
+        MissingExtraError: matplotlib is not installed; nothing was trained.
         GeosegError: A run fails; those before it are kept.
     """
+    figure_class()
     runs: list[SweepRun] = []
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -114,12 +117,8 @@ def _write_table(path: Path, runs: list[SweepRun]) -> None:
 
 def _write_plot(path: Path, runs: list[SweepRun]) -> None:
     """Draw AP over each option that varies."""
-    try:
-        from matplotlib.figure import Figure  # noqa: PLC0415 - an optional package
-    except ImportError as error:
-        raise MissingExtraError("plots need matplotlib: pip install 'geoseg[train]'") from error
     keys = list(runs[0].values)
-    figure = Figure(figsize=(4 * len(keys), 3.4), layout="constrained")
+    figure = figure_class()(figsize=(4 * len(keys), 3.4), layout="constrained")
     for axes, key in zip(figure.subplots(1, len(keys), squeeze=False)[0], keys, strict=True):
         axes.plot([str(run.values[key]) for run in runs], [run.ap for run in runs], "o")
         axes.set(xlabel=key, ylabel="AP")
