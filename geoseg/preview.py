@@ -7,7 +7,6 @@ Imports Pillow, numpy and shapely only.
 from __future__ import annotations
 
 import math
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -16,7 +15,8 @@ import numpy as np
 import shapely
 from PIL import Image, ImageDraw, ImageFont
 
-from geoseg.errors import OutputError, SceneError
+from geoseg.errors import SceneError
+from geoseg.files import replacing
 from geoseg.grid import apply_transform
 
 if TYPE_CHECKING:
@@ -104,7 +104,8 @@ def draw_preview(
     if min(picture.size) >= LEAST_FURNITURE_PX:
         _draw_furniture(picture, grid, count=len(shapes), floor=floor)
     if path is not None:
-        _save(picture, Path(path))
+        with replacing(Path(path)) as new:
+            picture.save(new, format="PNG", optimize=False)
     return picture
 
 
@@ -267,15 +268,3 @@ def _plate(canvas: ImageDraw.ImageDraw, box: tuple[int, int, int, int], radius: 
     left, top, width, height = box
     corners = [left, top, left + width - 1, top + height - 1]
     canvas.rounded_rectangle(corners, radius=radius // 2, fill=PLATE)
-
-
-def _save(picture: Image.Image, path: Path) -> None:
-    """Write a PNG under a temporary name, then move it into place."""
-    try:
-        with tempfile.TemporaryDirectory(prefix=".geoseg-", dir=path.parent) as work:
-            new = Path(work, "out.png")
-            picture.save(new, format="PNG", optimize=False)
-            new.replace(path)
-    except OSError as err:
-        reason = err.strerror or str(err)
-        raise OutputError(f"cannot write {path}: {reason}: nothing was kept") from err

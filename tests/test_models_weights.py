@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import pickle
 import struct
 import zipfile
@@ -193,7 +194,7 @@ def test_failed_save_leaves_nothing(tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(weights_module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OutputError, match="No space left"):
         save_weights(make_net(), make_spec(), tmp_path / "w.safetensors")
     assert list(tmp_path.iterdir()) == []

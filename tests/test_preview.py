@@ -120,9 +120,9 @@ def test_misfits_are_refused_in_one_line(tmp_path):
         draw_preview(make_image(30, 20), grid, none)
     with pytest.raises(SceneError, match="grid's CRS"):
         draw_preview(make_image(20, 30), grid, none.to_crs(3857))
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match="cannot be written"):
         draw_preview(make_image(20, 30), grid, none, path=tmp_path / "no" / "p.png")
     (tmp_path / "p.png").mkdir()
-    with pytest.raises(OutputError, match="cannot write"):
+    with pytest.raises(OutputError, match="cannot be written"):
         draw_preview(make_image(20, 30), grid, none, path=tmp_path / "p.png")
     assert [p.name for p in tmp_path.iterdir()] == ["p.png"]

@@ -20,6 +20,7 @@ from hypothesis import strategies as st
 
 from geoseg.config import Config, load_config
 from geoseg.errors import BusyError, ConfigError, OutputError, ReadError
+from geoseg.files import HIDDEN
 from geoseg.scores import ScoreMap
 from geoseg.stages.base import Silence
 from geoseg.stages.blocks.detect import _Predictors
@@ -97,7 +98,7 @@ def rows(path: Path) -> list[tuple[Any, ...]]:
 
 
 def leftovers(folder: Path) -> list[str]:
-    return [str(path) for path in folder.rglob("*") if path.name.startswith((".tmp-", ".geoseg-"))]
+    return [str(path) for path in folder.rglob("*") if path.name.startswith(HIDDEN)]
 
 
 @given(

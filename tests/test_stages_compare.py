@@ -141,7 +141,7 @@ def test_a_scene_that_is_gone_leaves_a_blank_ground(capsys, files: Path, tmp_pat
         (("--truth", "t.geojson"), "go with --compare"),
         (("--compare", "none.parquet"), "none.parquet does not exist"),
         (("--compare", "raw.parquet", "--truth", "none.geojson"), "none.geojson does not exist"),
-        (("--compare", "raw.parquet", "--gallery", "g.jpg"), "must end in .png"),
+        (("--compare", "raw.parquet", "--gallery", "g.jpg"), "must be one of .png"),
         (("--compare", "raw.parquet", "--gallery", "no/g.png"), "no does not exist"),
         (("--compare", "d.parquet"), "cannot be read as a vector file"),
     ],

@@ -499,7 +499,7 @@ def test_a_full_disk_leaves_the_last_good_checkpoint(tmp_path, monkeypatch):
 
     monkeypatch.setattr(os, "fsync", full)
     state.move()
-    with pytest.raises(OutputError, match=r"No space left.*is untouched"):
+    with pytest.raises(OutputError, match="No space left"):
         state.save(path, step=9)
     assert path.read_bytes() == good
     assert [p.name for p in tmp_path.iterdir()] == ["c.safetensors"]

@@ -29,7 +29,7 @@ from shapely.geometry import shape
 
 from geoseg.errors import FormatError, FormatWarning, OutputError
 from geoseg.footprints import OPTIONAL
-from geoseg.vector import FootprintWriter, check_output, footprints_info, read_footprints
+from geoseg.vector import FootprintWriter, check_footprints_output, footprints_info, read_footprints
 from geoseg.vector.geojson import rounded, to_lonlat
 from geoseg.vector.spool import ATTRIBUTES, BATCH_ROWS, Spool, rechunk
 
@@ -444,7 +444,7 @@ def test_a_full_disk_is_one_line_and_leaves_nothing(tmp_path, extension, share):
         part.unlink()
     done = run_limited(tmp_path, extension, limit)
     assert done.returncode == 7, (done.returncode, done.stderr[-2000:])
-    assert done.stdout.startswith("cannot write ")
+    assert done.stdout.startswith(f"{tmp_path}/town{extension}: cannot be written (")
     assert done.stdout.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
 
@@ -531,7 +531,7 @@ def test_check_output_says_why_not(tmp_path, name, message):
     (tmp_path / "sub.gpkg").mkdir()
     os.mkfifo(tmp_path / "fifo.gpkg")
     with pytest.raises(OutputError, match=f"(?i){message}") as caught:
-        check_output(tmp_path / name)
+        check_footprints_output(tmp_path / name)
     assert "\n" not in str(caught.value)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["fifo.gpkg", "sub.gpkg"]
 
@@ -540,8 +540,8 @@ def test_check_output_probes_a_folder_that_cannot_be_written(tmp_path):
     folder = Path("/proc/self")
     if not folder.is_dir():
         pytest.skip("no /proc here")
-    with pytest.raises(OutputError, match="cannot write /proc"):
-        check_output(folder / "town.fgb")
+    with pytest.raises(OutputError, match=r"/proc.*cannot be written"):
+        check_footprints_output(folder / "town.fgb")
 
 
 def test_a_frame_that_is_not_footprints_is_refused(tmp_path):

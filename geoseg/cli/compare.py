@@ -39,10 +39,10 @@ class Comparison:
             if path is not None and not path.exists():
                 raise InputNotFoundError(f"{path} does not exist: check the path")
         if gallery is not None:
-            from geoseg.stages.staging import check_apart, check_new_file
+            from geoseg.files import check_apart, check_output
 
             with wrong_use():
-                check_new_file(gallery, (".png",))
+                check_output(gallery, (".png",))
             check_apart([gallery], inputs)
             if gallery.resolve() in {path.resolve() for path in outputs}:
                 raise ConfigError(

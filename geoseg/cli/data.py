@@ -41,7 +41,7 @@ def check_command(
 ) -> int:
     """Find what breaks training; exit code 3 if there is something."""
     from geoseg.data.check import check, fix
-    from geoseg.stages.staging import check_apart
+    from geoseg.files import check_apart
 
     splits = _splits(source, images, small=small)
     if fix_to is not None and len(splits) > 1:

@@ -59,10 +59,10 @@ def _check_report(path: Path | None) -> None:
         return
     from geoseg.cli.values import wrong_use
     from geoseg.data.plots import figure_class
-    from geoseg.stages.staging import check_new_file
+    from geoseg.files import check_output
 
     with wrong_use():
-        check_new_file(path, (".html",))
+        check_output(path, (".html",))
     figure_class()
 
 

@@ -49,10 +49,10 @@ def command(images: Path, output: Path, coco: Path | None, **parameters: Any) ->
     IMAGES and the output come from CROWDAI_TEST_IMAGES_PATH and CROWDAI_PREDICTIONS_OUTPUT_PATH.
     """
     from geoseg.data.cocowrite import JSON_SUFFIXES
-    from geoseg.stages.staging import check_new_file
+    from geoseg.files import check_output
 
     with wrong_use():
-        check_new_file(output, JSON_SUFFIXES)
+        check_output(output, JSON_SUFFIXES)
 
     from geoseg.stages.predict_dir import DEFAULTS, predict_dir
 

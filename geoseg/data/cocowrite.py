@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 
 from geoseg.errors import ConfigError
-from geoseg.raster.atomic import check_output, replacing
+from geoseg.files import check_output, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence

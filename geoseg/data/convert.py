@@ -16,7 +16,7 @@ from geoseg.data.masks import (
 )
 from geoseg.data.via import read_via
 from geoseg.errors import ConfigError
-from geoseg.raster.atomic import refuse_inputs
+from geoseg.files import check_apart
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -97,7 +97,7 @@ def write_annotations(
         FormatError: Two chips' masks would be one file.
     """
     if kind == "coco":
-        refuse_inputs([output], inputs)
+        check_apart([output], inputs)
         write_coco(output, annotations)
     elif kind == "instance-masks":
         write_instance_masks(annotations, output, inputs=inputs)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from geoseg.errors import ConfigError, FormatError, InputNotFoundError
-from geoseg.raster.atomic import check_output, replacing
+from geoseg.files import check_output, replacing
 
 if TYPE_CHECKING:
     from pathlib import Path

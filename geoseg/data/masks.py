@@ -14,8 +14,8 @@ from PIL import Image
 from geoseg.data.collect import Collector
 from geoseg.data.samples import boxes_of
 from geoseg.errors import FormatError, InputNotFoundError, ReadError
+from geoseg.files import check_apart, check_output, output_errors, replacing
 from geoseg.models.spec import BUILDING
-from geoseg.raster.atomic import check_output, output_errors, refuse_inputs, replacing
 from geoseg.raster.images import image_size, is_picture
 
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def write_instance_masks(
             ids[annotations.object_mask(i)] = number
         with output_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
-        with replacing(check_output(path, (".png",))) as temporary:
+        with replacing(check_output(path, (".png",)), sync=False) as temporary:
             Image.fromarray(ids).save(temporary, format="PNG")
 
 
@@ -149,7 +149,7 @@ def _targets(annotations: Annotations, folder: Path, inputs: Iterable[Path]) -> 
         if path in chip_of:
             raise FormatError(f"the masks of {chip_of[path]} and {name} would both be {path}")
         chip_of[path] = name
-    refuse_inputs(chip_of, inputs)
+    check_apart(chip_of, inputs)
     return list(chip_of)
 
 

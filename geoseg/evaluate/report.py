@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoseg.data.plots import figure_class
-from geoseg.raster.atomic import check_output, replacing
+from geoseg.files import check_output, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence

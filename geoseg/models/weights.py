@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
-import os
 import zipfile
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from geoseg.errors import FormatError, InputNotFoundError, ModelError, OutputError
+from geoseg.files import replacing
 from geoseg.models.architectures import build_architecture
 
 if TYPE_CHECKING:
@@ -117,7 +117,9 @@ def save_weights(module: nn.Module, spec: ModelSpec, path: Path, *, half: bool =
     stored = {name: _storable(value, half=half) for name, value in module.state_dict().items()}
     data = safetensors.torch.save(stored)
     written = dataclasses.replace(spec, sha256=hashlib.sha256(data).hexdigest())
-    _write_atomically({path: data, path.with_suffix(".json"): written.to_json().encode()})
+    with replacing(path.with_suffix(".json")) as new_spec, replacing(path) as new:
+        new.write_bytes(data)
+        new_spec.write_text(written.to_json(), encoding="utf-8")
     return written
 
 
@@ -226,24 +228,6 @@ def _storable(value: Tensor, *, half: bool) -> Tensor:
     value = value.detach().cpu().contiguous().clone()  # safetensors refuses shared memory
     fits = value.is_floating_point() and value.numel() and float(value.abs().max()) <= _HALF_MAX
     return value.half() if half and fits else value
-
-
-def _write_atomically(files: Mapping[Path, bytes]) -> None:
-    """Write all files under temporary names, then move them into place."""
-    temporary = {path: path.with_name(f".{path.name}.{os.getpid()}.tmp") for path in files}
-    try:
-        for path, data in files.items():
-            with temporary[path].open("wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-        for path in files:
-            temporary[path].replace(path)
-    except OSError as e:
-        raise OutputError(f"{next(iter(files))} cannot be written: {e.strerror or e}") from e
-    finally:
-        for leftover in temporary.values():
-            leftover.unlink(missing_ok=True)
 
 
 def _unpickle_tensors(path: Path) -> object:

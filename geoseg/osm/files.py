@@ -6,8 +6,6 @@ Frame: WGS84. The extension chooses: `.osm` for JOSM, `.osm.pbf`, `.osc`, `.osc.
 from __future__ import annotations
 
 import gzip
-import os
-import tempfile
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final
@@ -16,10 +14,12 @@ import osmium
 
 from geoseg import __version__
 from geoseg.errors import OutputError
+from geoseg.files import replacing
 from geoseg.osm.formats import SUFFIXES, osm_suffix
 from geoseg.osm.xml import change_xml, josm_xml, osm_xml
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterable, Iterator
 
     from geoseg.osm.elements import OsmData
@@ -51,7 +51,7 @@ def write_osm(data: OsmData, path: str | os.PathLike[str], *, upload_allowed: bo
     suffix = osm_suffix(path)
     if suffix is None:
         raise OutputError(f"{path}: the extension must be one of {' '.join(SUFFIXES)}")
-    with _replacing(Path(path)) as new:
+    with replacing(Path(path)) as new:
         if suffix == ".osm":
             _write_text(new, josm_xml(data, generator=GENERATOR, upload_allowed=upload_allowed))
         elif suffix == ".osm.pbf":
@@ -64,7 +64,7 @@ def write_osm(data: OsmData, path: str | os.PathLike[str], *, upload_allowed: bo
 
 def _write_text(path: Path, texts: Iterable[str]) -> None:
     """Write UTF-8 text, compressed without name and time where the path ends in `.gz`."""
-    with path.open("wb") as raw, _packed(raw, path.suffix == ".gz") as file:
+    with path.open("wb") as raw, _packed(raw, path.suffix.lower() == ".gz") as file:
         for text in texts:
             file.write(text.encode())
 
@@ -84,25 +84,7 @@ def _convert(plain: Path, new: Path) -> None:
     header.set("generator", GENERATOR)
     header.set("sorting", "Type_then_ID")
     try:
-        with osmium.SimpleWriter(str(new), header=header) as writer:
+        with osmium.SimpleWriter(osmium.io.File(str(new), "pbf"), header=header) as writer:
             osmium.apply(str(plain), writer)
     except RuntimeError as error:
         raise OSError(str(error)) from error
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """Lend a place in a hidden folder beside `path`; move what is there into place at the end."""
-    target = Path(os.path.realpath(path))
-    try:
-        with tempfile.TemporaryDirectory(prefix=".geoseg-", dir=target.parent) as work:
-            new = Path(work, "new" + (osm_suffix(target) or ""))
-            yield new
-            with new.open("rb+") as file:
-                os.fsync(file.fileno())
-            new.replace(target)
-    except OSError as error:
-        reason = error.strerror or " ".join(str(error).split())[:160]
-        raise OutputError(
-            f"{path}: cannot be written ({reason}); check the folder and the free space"
-        ) from error

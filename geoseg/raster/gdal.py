@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import rasterio
+from rasterio._err import CPLE_BaseError  # what rasterio lets through of GDAL's own
 from rasterio.env import get_gdal_config, set_gdal_config
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
     from rasterio.io import DatasetReader
 
+GDAL_ERRORS = (RasterioError, CPLE_BaseError)
 CACHE_MIN_BYTES = 64 * 2**20  # holds a chip row of 20,000 px, so memory is flat up to there
 CACHE_MAX_BYTES = 512 * 2**20
 CACHE_ROWS_PX = 300  # one row of chips: blocks shared along it, the usual case, decode once

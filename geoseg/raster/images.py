@@ -15,8 +15,8 @@ from PIL import Image, UnidentifiedImageError
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geoseg.errors import ConfigError, InputNotFoundError, ReadError
-from geoseg.raster.atomic import check_output, replacing
-from geoseg.raster.gdal import reason
+from geoseg.files import check_output, replacing
+from geoseg.raster.gdal import GDAL_ERRORS, reason
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -79,7 +79,7 @@ def write_chip_image(
             f"got {image.dtype} {image.shape} with {valid.shape}"
         )
     path = check_output(path, CHIP_SUFFIXES)
-    with replacing(path) as temporary:
+    with replacing(path, *GDAL_ERRORS, sync=False) as temporary:  # chips come in thousands
         if path.suffix.lower() == ".png":
             _write_png(temporary, image, valid)
         else:

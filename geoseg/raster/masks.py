@@ -18,8 +18,8 @@ from rasterio.features import rasterize
 from rasterio.windows import Window as RioWindow
 
 from geoseg.errors import ConfigError
-from geoseg.raster.atomic import check_output, output_errors, replacing, temporary_name
-from geoseg.raster.gdal import CACHE_MIN_BYTES, limit_cache, no_cache
+from geoseg.files import check_output, hidden_folder, move, output_errors
+from geoseg.raster.gdal import CACHE_MIN_BYTES, GDAL_ERRORS, limit_cache, no_cache
 from geoseg.raster.images import TIFF_SUFFIXES
 
 if TYPE_CHECKING:
@@ -60,19 +60,15 @@ class MaskWriter:
         self._path = check_output(path, TIFF_SUFFIXES)
         self._grid = grid
         self._kind = kind
-        self._work = temporary_name(self._path, "work")
         self._dataset: DatasetWriter | None = None
-        self._resources = ExitStack()
 
     def __enter__(self) -> Self:
-        self._resources.enter_context(limit_cache(CACHE_MIN_BYTES))
-        try:
-            with output_errors(self._path):
-                self._dataset = _create(self._work, self._grid, self._kind)
-        except BaseException:
-            self._resources.close()
-            self._work.unlink(missing_ok=True)
-            raise
+        with ExitStack() as stack:
+            stack.enter_context(limit_cache(CACHE_MIN_BYTES))
+            self._folder = stack.enter_context(hidden_folder(self._path))
+            with output_errors(self._path, *GDAL_ERRORS):
+                self._dataset = _create(self._folder / "work.tif", self._grid, self._kind)
+            self._resources = stack.pop_all()
         return self
 
     def __exit__(
@@ -81,21 +77,18 @@ class MaskWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            with output_errors(self._path):
-                try:
-                    if error is None:
-                        _flush(self._open())
-                finally:
-                    self._open().close()
+        dataset, self._dataset = self._open(), None
+        with self._resources, output_errors(self._path, *GDAL_ERRORS):
+            try:
+                if error is None:
+                    _flush(dataset)
+            finally:
+                dataset.close()
             if error is None:
-                with replacing(self._path) as temporary:
-                    _copy_to_cog(self._work, temporary, self._kind)
-                    _read_back(temporary)
-        finally:
-            self._dataset = None
-            self._resources.close()
-            self._work.unlink(missing_ok=True)
+                new = self._folder / "new.tif"
+                _copy_to_cog(self._folder / "work.tif", new, self._kind)
+                _read_back(new)
+                move(new, self._path)
 
     def burn(self, window: Window, soft: NDArray[np.uint8], value: int = 1) -> None:
         """Burn one instance's soft mask.
@@ -121,7 +114,7 @@ class MaskWriter:
             return
         row, col = inside.row_off - window.row_off, inside.col_off - window.col_off
         part = soft[row : row + inside.height, col : col + inside.width]
-        with output_errors(self._path):
+        with output_errors(self._path, *GDAL_ERRORS):
             dataset, area = self._open(), _rio(inside)
             before = dataset.read(1, window=area)
             if self._kind == "ids":
@@ -136,7 +129,7 @@ class MaskWriter:
         Raises:
             OutputError: Writing failed.
         """
-        with output_errors(self._path):
+        with output_errors(self._path, *GDAL_ERRORS):
             self._open().write(values, 1, window=_rio(window))
 
     def renumber(self, numbers: NDArray[np.int32]) -> None:
@@ -150,7 +143,7 @@ class MaskWriter:
         """
         if np.array_equal(numbers, np.arange(len(numbers))):
             return
-        with output_errors(self._path):
+        with output_errors(self._path, *GDAL_ERRORS):
             dataset = self._open()
             for _, area in dataset.block_windows(1):
                 before = dataset.read(1, window=area)

@@ -23,8 +23,8 @@ from geoseg.evaluate.scorefit import (
     judge,
     pooled,
 )
+from geoseg.files import check_output, replacing
 from geoseg.models import ModelSpec, find_model
-from geoseg.raster.atomic import check_output, replacing
 from geoseg.stages.maps import EVERYWHERE, read_area, read_map
 from geoseg.vector import read_vector
 

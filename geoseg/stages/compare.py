@@ -16,8 +16,8 @@ from pyproj import CRS
 from geoseg.errors import ConfigError, InputNotFoundError, ReadError, SceneError
 from geoseg.evaluate.changes import building_gains, find_changes, measure_gain
 from geoseg.evaluate.gallery import Panel, draw_gallery
+from geoseg.files import check_output, replacing
 from geoseg.grid import Grid, Window, apply_transform
-from geoseg.raster.atomic import check_output, replacing
 from geoseg.stages.maps import EVERYWHERE, centred_in, read_area, read_map
 from geoseg.stages.outputs import open_origin
 from geoseg.vector import read_vector

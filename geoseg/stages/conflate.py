@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from geoseg import __version__
 from geoseg.errors import ConfigError
+from geoseg.files import check_apart, check_output, staged
 from geoseg.footprints import OPTIONAL, optional_columns
 from geoseg.osm.conflate.compare import Conflation, conflate, near_footprints
 from geoseg.osm.conflate.review import write_review
@@ -16,8 +18,7 @@ from geoseg.osm.mapped.layers import KINDS, Kind, Mapped
 from geoseg.osm.mapped.read import read_mapped
 from geoseg.stages.base import Tally
 from geoseg.stages.maps import read_table
-from geoseg.stages.staging import Staging, check_apart, check_new_file
-from geoseg.vector import FootprintWriter, check_output, footprints_info
+from geoseg.vector import FootprintWriter, check_footprints_output, footprints_info
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -86,13 +87,12 @@ def conflate_file(
     metadata = {"version": __version__, **info.metadata, "conflation": _facts(report, against)}
     with (
         tally.timed("write"),
-        Staging() as staging,
+        nullcontext() if conflicts is None else staged(conflicts) as review,
         FootprintWriter(output, crs=info.crs, metadata=metadata, optional=optional) as writer,
-        staging.naming(),
     ):
         writer.write(found.footprints)
-        if conflicts is not None:
-            write_review(staging.place(conflicts), found)
+        if review is not None:
+            write_review(review, found)
     return report
 
 
@@ -123,9 +123,9 @@ def check_conflate_outputs(output: Path, conflicts: Path | None) -> None:
         OutputError: An ending is unknown, or a folder is not there.
         ConfigError: Both are one file.
     """
-    check_output(output)
+    check_footprints_output(output)
     if conflicts is not None:
-        check_new_file(conflicts, (".geojson",))
+        check_output(conflicts, (".geojson",))
         if conflicts.resolve() == output.resolve():
             raise ConfigError(f"{conflicts}: is the other output too; give it another name")
 

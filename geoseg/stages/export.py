@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import nullcontext
 from typing import TYPE_CHECKING
 
 from geoseg.errors import ConfigError, InputNotFoundError
+from geoseg.files import check_apart, staged
 from geoseg.footprints import concat_footprints
 from geoseg.raster import Scene, rasterize_footprints
 from geoseg.stages.base import Tally
 from geoseg.stages.outputs import draw, open_origin
 from geoseg.stages.selection import selected
-from geoseg.stages.staging import Staging, check_apart
 from geoseg.stages.store import Origin
 from geoseg.vector import FootprintWriter, footprints_info, read_footprints
 
@@ -57,15 +58,13 @@ def export(
         check_apart(plan.paths, selection.against)
         frames = selected(footprints, selection, left_out=Counter())
     kept: list[gpd.GeoDataFrame] = []
+    metadata = info.metadata or None
     with (
-        Staging() as staging,
+        nullcontext() if plan.mask is None else staged(plan.mask) as mask,
+        nullcontext() if plan.preview is None else staged(plan.preview) as preview,
         FootprintWriter(
-            plan.vector,
-            crs=info.crs,
-            metadata=info.metadata or None,
-            optional=info.optional,
+            plan.vector, crs=info.crs, metadata=metadata, optional=info.optional
         ) as writer,
-        staging.naming(),
     ):
         for frame in frames:
             writer.write(frame)
@@ -74,20 +73,13 @@ def export(
                 kept.append(frame[["score", frame.geometry.name]])
         if origin is not None:
             found = concat_footprints(kept, info.crs).to_crs(origin.grid.crs)
-            _write_rasters(plan, found, origin, staging)
+            if mask is not None:
+                ids = range(1, len(found) + 1)
+                rasterize_footprints(mask, origin.grid, found.geometry.to_numpy(), ids)
+            if preview is not None:
+                with open_origin(origin) as scene:
+                    draw(preview, found, scene)
     return tally
-
-
-def _write_rasters(
-    plan: OutputPlan, footprints: gpd.GeoDataFrame, origin: Origin, staging: Staging
-) -> None:
-    if plan.mask is not None:
-        ids = range(1, len(footprints) + 1)
-        place = staging.place(plan.mask)
-        rasterize_footprints(place, origin.grid, footprints.geometry.to_numpy(), ids)
-    if plan.preview is not None:
-        with open_origin(origin) as scene:
-            draw(staging.place(plan.preview), footprints, scene)
 
 
 def _needs_scene(plan: OutputPlan) -> bool:

@@ -13,12 +13,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from geoseg.errors import GeosegWarning
+from geoseg.files import check_apart
 from geoseg.footprints import make_footprints
 from geoseg.morphology import refine_chips, warn_of_nothing
 from geoseg.stages.base import Tally
 from geoseg.stages.outputs import OutputPlan, Outputs
 from geoseg.stages.scores import least_raw, score_map
-from geoseg.stages.staging import check_apart
 from geoseg.stages.store import chips_in_rows, detections_origin, read_detections
 from geoseg.stitch import Stitcher
 

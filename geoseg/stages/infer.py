@@ -6,13 +6,13 @@ from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from geoseg.files import check_apart
 from geoseg.models import find_model, load_model
 from geoseg.predict import Predictor
 from geoseg.raster import read_batches
 from geoseg.stages.base import Progress, Silence, Tally
 from geoseg.stages.planning import open_planned
 from geoseg.stages.scores import least_raw, settled
-from geoseg.stages.staging import check_apart
 from geoseg.stages.store import DetectionWriter, check_detections_output
 from geoseg.stages.tile import limit_to_aoi, owned_area_m2
 from geoseg.tta import ViewsPredictor

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from geoseg.files import check_output, replacing
 from geoseg.models import ModelSpec
-from geoseg.raster.atomic import check_output, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

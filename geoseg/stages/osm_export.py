@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from geoseg.errors import ConfigError, GeosegWarning, OutputError
+from geoseg.files import check_apart, check_output, staged
 from geoseg.osm.changesets import MAX_BBOX_KM, MAX_ELEMENTS, split_changesets
 from geoseg.osm.files import write_osm
 from geoseg.osm.formats import SUFFIXES, numbered, osm_suffix
@@ -21,7 +23,6 @@ from geoseg.osm.tags import TagTemplate
 from geoseg.stages.base import Tally
 from geoseg.stages.maps import footprints_origin
 from geoseg.stages.selection import Selection, selected
-from geoseg.stages.staging import Staging, check_apart, check_new_file
 from geoseg.vector import footprints_info
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def check_osm_output(output: Path) -> None:
     """Raise OutputError, before any work, if an OSM file cannot be written."""
     if osm_suffix(output) is None:
         raise OutputError(f"{output}: must end in one of {' '.join(SUFFIXES)}")
-    check_new_file(output, (output.suffix.lower(),))
+    check_output(output, (output.suffix.lower(),))
 
 
 def write_frames(
@@ -228,6 +229,6 @@ def _write(parts: list[OsmData], paths: list[Path], *, upload_allowed: bool) -> 
     largest = max(part.n_elements for part in parts)
     if len(parts) > 1 and largest > SERVER_ELEMENTS:
         _warn(f"one file holds {largest} objects that hang together; a changeset takes 10,000")
-    with Staging() as staging, staging.naming():
+    with ExitStack() as stack:
         for part, path in zip(parts, paths, strict=True):
-            write_osm(part, staging.place(path), upload_allowed=upload_allowed)
+            write_osm(part, stack.enter_context(staged(path)), upload_allowed=upload_allowed)

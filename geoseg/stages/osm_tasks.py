@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 
 from geoseg import __version__
+from geoseg.files import check_apart, check_output, staged
 from geoseg.footprints import concat_footprints
 from geoseg.osm.conflate.ground import ground_frame, moved
 from geoseg.osm.maproulette import write_tasks
@@ -20,7 +21,6 @@ from geoseg.osm.xml import change_xml
 from geoseg.stages.base import Tally
 from geoseg.stages.osm_export import OsmOptions, gather
 from geoseg.stages.selection import Selection, selected
-from geoseg.stages.staging import Staging, check_apart, check_new_file
 from geoseg.vector import footprints_info
 from geoseg.vector.geojson import to_lonlat
 
@@ -81,8 +81,7 @@ def export_tasks(
         table = concat_footprints(frames, crs)
     with tally.timed("build"):
         changes = None if objects is None else changes_of(table, objects)
-    with tally.timed("write"), Staging() as staging, staging.naming():
-        place = staging.place(output)
+    with tally.timed("write"), staged(output) as place:
         count = write_tasks(
             place, table, _in_metres(table), options or TaskOptions(), changes=changes
         )
@@ -92,7 +91,7 @@ def export_tasks(
 
 def check_tasks_output(output: Path) -> None:
     """Raise OutputError, before any work, if tasks cannot be written."""
-    check_new_file(output, SUFFIXES)
+    check_output(output, SUFFIXES)
 
 
 def changes_of(footprints: gpd.GeoDataFrame, options: OsmOptions) -> Changes:

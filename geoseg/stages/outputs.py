@@ -12,13 +12,13 @@ import numpy as np
 from geoseg import __version__
 from geoseg.config import load_config
 from geoseg.errors import GeosegWarning, InputNotFoundError, OutputError, ReadError
+from geoseg.files import check_output, output_errors, staged
 from geoseg.footprints import concat_footprints
 from geoseg.osm.formats import osm_suffix
 from geoseg.preview import draw_preview
 from geoseg.raster import MaskWriter, Scene
 from geoseg.stages.neighbours import settled_footprints
-from geoseg.stages.staging import Staging, check_new_file, output_errors
-from geoseg.vector import FootprintWriter, Spool, check_output
+from geoseg.vector import FootprintWriter, Spool, check_footprints_output
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -51,10 +51,10 @@ class OutputPlan:
         """Raise OutputError, before any work, if one of the outputs cannot be written."""
         if osm_suffix(self.vector):
             raise OutputError(f"{self.vector}: write a .parquet, then export that to OSM files")
-        check_output(self.vector)
+        check_footprints_output(self.vector)
         for path, suffixes in ((self.mask, (".tif", ".tiff")), (self.preview, (".png",))):
             if path is not None:
-                check_new_file(path, suffixes)
+                check_output(path, suffixes)
         if len({path.resolve() for path in self.paths}) < len(self.paths):
             raise OutputError(f"outputs must be different files, got {self._names}")
 
@@ -113,19 +113,18 @@ class Outputs:
 
     def __enter__(self) -> Self:
         # Left in reverse: mask and picture are finished out of sight, the vector file is moved into
-        # place, and the staging moves the two after it.
+        # place, and they after it.
         plan, origin = self._plan, self._origin
         metadata = {"version": __version__, "origin": origin.to_json()}
         with ExitStack() as stack:
-            self._staging = stack.enter_context(Staging())
+            places = {path: stack.enter_context(staged(path)) for path in plan.paths[1:]}
             self._writer = stack.enter_context(
                 FootprintWriter(
                     plan.vector, crs=origin.grid.crs, metadata=metadata, optional=self._optional
                 )
             )
-            stack.enter_context(self._staging.naming())
             if plan.preview is not None:
-                self._picture = self._staging.place(plan.preview)
+                self._picture = places[plan.preview]
                 if self._scene is None:
                     self._scene = stack.enter_context(open_origin(origin))
                 stack.push(self._draw)
@@ -133,8 +132,7 @@ class Outputs:
                 self._spool = stack.enter_context(_spool(plan.vector, origin, self._optional))
             self._mask = None
             if plan.mask is not None:
-                place = self._staging.place(plan.mask)
-                mask = MaskWriter(place, origin.grid, plan.mask_kind)
+                mask = MaskWriter(places[plan.mask], origin.grid, plan.mask_kind)
                 self._mask = stack.enter_context(mask)
             self._stack = stack.pop_all()
         return self

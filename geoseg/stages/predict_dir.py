@@ -6,7 +6,6 @@ the folder; every picture is predicted, and those that cannot be read are named 
 
 from __future__ import annotations
 
-import os
 import warnings
 from contextlib import closing
 from typing import TYPE_CHECKING, Any, TextIO
@@ -18,14 +17,13 @@ from geoseg.data.cocofile import read_coco
 from geoseg.data.cocowrite import JSON_SUFFIXES, MAX_RESULTS_PER_IMAGE, result_record
 from geoseg.detections import MASK_ON
 from geoseg.errors import GeosegWarning, ModelError
+from geoseg.files import check_apart, check_output, output_errors, staged
 from geoseg.models import find_model, load_model
 from geoseg.morphology import NO_STEPS, reach_of, refine
 from geoseg.predict import Predictor
-from geoseg.raster.atomic import check_output
 from geoseg.stages.base import Progress, Silence, Tally
 from geoseg.stages.pictures import document_pictures, list_pictures, picture_batches
 from geoseg.stages.scores import calibrated, least_raw
-from geoseg.stages.staging import Staging, check_apart, output_errors
 from geoseg.tta import ViewsPredictor
 
 if TYPE_CHECKING:
@@ -104,9 +102,9 @@ def predict_dir(
         tally=tally,
         progress=progress,
     )
-    with Staging() as staging, closing(found):
+    with staged(output) as new, closing(found):
         with output_errors(output):
-            file = staging.place(output).open("w", encoding="ascii")
+            file = new.open("w", encoding="ascii")
         with file:
             _write(file, output, found, spec, most_per_image)
     return tally
@@ -208,7 +206,6 @@ def _write(
     with output_errors(output):
         file.write("\n]\n" if gap != "[\n" else "[]\n")
         file.flush()
-        os.fsync(file.fileno())
 
 
 def _records(picture: Picture, detections: Detections, spec: ModelSpec, most: int) -> Iterator[str]:

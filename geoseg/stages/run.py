@@ -5,11 +5,11 @@ from __future__ import annotations
 from contextlib import ExitStack, closing
 from typing import TYPE_CHECKING
 
+from geoseg.files import check_apart
 from geoseg.stages.base import Progress, Silence, Tally
 from geoseg.stages.footprints import make_all
 from geoseg.stages.infer import detect, load_predictor, open_work
 from geoseg.stages.outputs import OutputPlan, Outputs
-from geoseg.stages.staging import check_apart
 
 if TYPE_CHECKING:
     from geoseg.config import Config

@@ -13,10 +13,8 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
-import tempfile
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -26,13 +24,14 @@ import pyarrow.parquet as pq
 from geoseg.chips import Chip
 from geoseg.detections import Detections
 from geoseg.errors import FormatError, InputNotFoundError
+from geoseg.files import check_output, hidden_folder, move, output_errors
 from geoseg.grid import Window
 from geoseg.scores import ScoreMap
 from geoseg.stages.base import cut_from, grid_from, grid_values
-from geoseg.stages.staging import check_new_file, output_errors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from pathlib import Path
     from types import TracebackType
 
     from geoseg.grid import Grid
@@ -166,8 +165,7 @@ class DetectionWriter:
 
     def __enter__(self) -> Self:
         with ExitStack() as stack, output_errors(self._path):
-            work = tempfile.TemporaryDirectory(prefix=".geoseg-", dir=self._path.parent)
-            self._new = Path(stack.enter_context(work), "detections.parquet")
+            self._new = stack.enter_context(hidden_folder(self._path)) / self._path.name
             self._writer = pq.ParquetWriter(
                 self._new,
                 self._schema,
@@ -197,7 +195,7 @@ class DetectionWriter:
                 self._flush()
                 with output_errors(self._path):
                     self._writer.close()
-                    self._new.replace(self._path)
+                    move(self._new, self._path)
             else:
                 with contextlib.suppress(OSError):  # a full disk, most likely reported already
                     self._writer.close()
@@ -215,7 +213,7 @@ ROW_GROUP = 4096
 
 def check_detections_output(path: Path) -> None:
     """Raise OutputError, before any work, if a detections file cannot be written there."""
-    check_new_file(path, (".parquet",))
+    check_output(path, (".parquet",))
 
 
 def detections_origin(path: Path) -> Origin:

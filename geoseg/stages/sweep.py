@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg.config import load_train_config, read_yaml
 from geoseg.data.plots import figure_class
 from geoseg.errors import ConfigError
-from geoseg.raster.atomic import replacing
-from geoseg.stages.staging import output_errors
+from geoseg.files import output_errors, replacing
 from geoseg.stages.train import train_run
 from geoseg.train.journal import VALIDATIONS_FILE, read_rows
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -18,15 +17,15 @@ import pyarrow as pa
 
 from geoseg.chips import CHIP_SIZE_PX, Chip, plan_chips
 from geoseg.coco import coco_annotations, coco_document, coco_images
-from geoseg.errors import GeosegError, OutputError
+from geoseg.errors import OutputError
+from geoseg.files import check_parent, hidden_folder, output_errors
 from geoseg.raster import Scene, read_batches, write_chip_image
 from geoseg.stages.base import Progress, Silence, Tally
 from geoseg.stages.chipfolder import IMAGES, INDEX, file_name, write_index
-from geoseg.stages.staging import check_parent
 from geoseg.vector import chips_touching, read_aoi, read_vector
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     import geopandas as gpd
 
@@ -104,11 +103,8 @@ def tile(
         buildings = None if labels is None else read_vector(labels, crs=scene.grid.crs)
         tally.chips = len(chips)
         progress.start("tile", len(chips))
-        with (
-            _write_errors(folder),
-            tempfile.TemporaryDirectory(prefix=".geoseg-", dir=folder.parent) as work,
-        ):
-            new = Path(work, "chips")
+        with output_errors(folder, pa.ArrowException), hidden_folder(folder) as work:
+            new = work / folder.name
             (new / IMAGES).mkdir(parents=True)
             written = _write_images(
                 scene,
@@ -126,20 +122,6 @@ def tile(
             _write_coco(new / COCO, scene, written, image_format, buildings)
             _move(new, folder)
     return tally
-
-
-@contextmanager
-def _write_errors(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except (pa.ArrowException, OSError) as error:
-        if isinstance(error, GeosegError) and not isinstance(error, OutputError):
-            raise
-        cause: BaseException = error
-        while cause.__cause__ is not None:
-            cause = cause.__cause__
-        reason = " ".join(str(cause).split())[:160]
-        raise OutputError(f"{folder}: chips cannot be written: {reason}") from error
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
@@ -225,7 +207,7 @@ def _write_coco(
 
 def _move(new: Path, folder: Path) -> None:
     if folder.is_dir():
-        old = new.parent / "old"
+        old = new.with_name("old" if new.name == "new" else "new")
         folder.replace(old)
         try:
             new.replace(folder)

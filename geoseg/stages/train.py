@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any
 from geoseg import __version__
 from geoseg.config import dump_config, load_train_config
 from geoseg.errors import ConfigError, OutputError
+from geoseg.files import output_errors, replacing
 from geoseg.models import BUILDING, ModelSpec
 from geoseg.models.weights import save_weights
-from geoseg.raster.atomic import replacing
-from geoseg.stages.staging import output_errors
 from geoseg.train.checkpoint import checkpoint_step
 from geoseg.train.journal import RunJournal
 from geoseg.train.loop import CHECKPOINT, train

@@ -6,8 +6,6 @@ the same origin. No torch.
 
 from __future__ import annotations
 
-import contextlib
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,12 +17,11 @@ import shapely
 from rasterio.windows import Window as RasterWindow
 
 from geoseg.errors import ConfigError
+from geoseg.files import replacing
 from geoseg.grid import Grid
 from geoseg.testing.oracle import ids_to_rgb
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from numpy.typing import NDArray
 
     from geoseg.testing.town import Town
@@ -56,7 +53,7 @@ def write_town(town: Town, folder: Path | str) -> TownFiles:
         The three paths.
 
     Raises:
-        OSError: The folder cannot be written to.
+        OSError: The folder cannot be made or written to.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -64,9 +61,9 @@ def write_town(town: Town, folder: Path | str) -> TownFiles:
         image=folder / "town.tif", ids=folder / "town_ids.tif", truth=folder / "town.geojson"
     )
     for path, pixels in ((files.image, town.image), (files.ids, ids_to_rgb(town.ids))):
-        with _created(path) as temporary, _geotiff(temporary, town.grid, "deflate") as raster:
+        with replacing(path) as temporary, _geotiff(temporary, town.grid, "deflate") as raster:
             raster.write(pixels.transpose(2, 0, 1))
-    with _created(files.truth) as temporary:
+    with replacing(files.truth) as temporary:
         wgs84 = town.truth.to_crs("EPSG:4326")
         wgs84.to_file(temporary, driver="GeoJSON", RFC7946="YES", COORDINATE_PRECISION=9)
     return files
@@ -91,7 +88,7 @@ def write_town_mosaic(
         OSError: The file cannot be written.
     """
     grid = _mosaic_grid(tile, size_px)
-    with _created(Path(path)) as temporary, _geotiff(temporary, grid, compress) as raster:
+    with replacing(Path(path)) as temporary, _geotiff(temporary, grid, compress) as raster:
         for row in range(0, size_px, STEP_PX):
             for col in range(0, size_px, STEP_PX):
                 rows = np.arange(row, min(row + STEP_PX, size_px))
@@ -155,17 +152,6 @@ def _mosaic_ids(
     ids = tile.ids[rows % side][:, cols % side]
     repeat = (rows // side * _repeats(tile, size_px))[:, None] + cols // side
     return np.where(ids > 0, ids + repeat * len(tile.truth), 0).astype(np.int32)
-
-
-@contextlib.contextmanager
-def _created(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its place on success and goes on failure."""
-    temporary = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _geotiff(path: Path, grid: Grid, compress: str) -> rasterio.io.DatasetWriter:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,7 +16,8 @@ import safetensors.torch
 import torch
 from safetensors import SafetensorError, safe_open
 
-from geoseg.errors import FormatError, InputNotFoundError, ModelError, OutputError
+from geoseg.errors import FormatError, InputNotFoundError, ModelError
+from geoseg.files import replacing
 from geoseg.models.weights import MAX_WEIGHTS_BYTES
 
 if TYPE_CHECKING:
@@ -89,24 +89,12 @@ def save_checkpoint(
     if scaler.is_enabled():
         tensors |= {f"scaler.{k}": torch.tensor(v) for k, v in scaler.state_dict().items()}
     about = dataclasses.asdict(progress) | {"format": FORMAT, "architecture": architecture}
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        data = safetensors.torch.save(
-            {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
-            metadata={_META: json.dumps(about)},
-        )
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError as error:
-        raise OutputError(
-            f"{path} cannot be written ({error.strerror or error}); the checkpoint before it "
-            "is untouched"
-        ) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    data = safetensors.torch.save(
+        {k: v.detach().cpu().contiguous().clone() for k, v in tensors.items()},
+        metadata={_META: json.dumps(about)},
+    )
+    with replacing(path) as new:
+        new.write_bytes(data)
 
 
 def is_checkpoint(path: Path) -> bool:

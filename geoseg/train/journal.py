@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Self
 from PIL import Image
 
 from geoseg.errors import OutputError
-from geoseg.raster.atomic import output_errors, replacing
+from geoseg.files import output_errors, replacing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -7,7 +7,7 @@ Frames: geometries are (x, y) in the CRS stated beside them. No torch, no raster
 from __future__ import annotations
 
 from geoseg.vector.aoi import chips_touching, read_aoi
-from geoseg.vector.formats import check_output
+from geoseg.vector.formats import check_footprints_output
 from geoseg.vector.read import read_vector
 from geoseg.vector.spool import Spool
 from geoseg.vector.stored import FootprintsInfo, footprints_info, read_footprints
@@ -17,7 +17,7 @@ __all__ = [
     "FootprintWriter",
     "FootprintsInfo",
     "Spool",
-    "check_output",
+    "check_footprints_output",
     "chips_touching",
     "footprints_info",
     "read_aoi",

@@ -5,16 +5,17 @@ Imports pyogrio for the list of drivers only.
 
 from __future__ import annotations
 
-import errno
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pyogrio
 
 from geoseg.errors import OutputError
+from geoseg.files import check_output
+
+if TYPE_CHECKING:
+    import os
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,43 +71,6 @@ def format_of(path: str | os.PathLike[str]) -> Format:
     return found
 
 
-def check_output(path: str | os.PathLike[str]) -> None:
-    """Raise now if a vector file could not be written to `path` later.
-
-    Run it before any long work. A file is made in the folder and removed again, because permission
-    bits do not tell about read-only mounts.
-
-    Args:
-        path: Where the file would go; an existing file may be replaced.
-
-    Raises:
-        OutputError: An unknown extension, no such folder, a folder or special file in the way, or
-            no permission to write.
-    """
-    try:
-        _check_output(Path(path))
-    except OutputError:
-        raise
-    except OSError as err:
-        reason = os.strerror(err.errno or errno.EIO)
-        raise OutputError(f"cannot write {path}: {reason}: choose another folder or name") from err
-
-
-def _check_output(path: Path) -> None:
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder: name a file in it")
-    format_of(path)
-    target = resolve_output(path)
-    if not target.parent.is_dir():
-        raise OutputError(f"the folder {target.parent} does not exist: create it first")
-    if target.exists() and not target.is_file():
-        raise OutputError(f"{path} must be a regular file to be replaced: choose another name")
-    if target.exists() and not os.access(target, os.W_OK):
-        raise OutputError(f"{path} is read-only: make it writable or choose another name")
-    with tempfile.TemporaryFile(dir=target.parent):
-        pass
-
-
-def resolve_output(path: str | os.PathLike[str]) -> Path:
-    """Return the absolute path that writing to `path` replaces, links followed."""
-    return Path(os.path.realpath(path))
+def check_footprints_output(path: str | os.PathLike[str]) -> None:
+    """Raise OutputError, before any work, if footprints cannot be written to `path`."""
+    format_of(check_output(Path(path), FORMATS))

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import pyarrow as pa
 
-from geoseg.errors import FormatWarning, GeosegError, OutputError
-from geoseg.vector.formats import check_output, format_of, resolve_output
+from geoseg.errors import FormatWarning, OutputError
+from geoseg.files import hidden_folder, output_errors, sync_file
+from geoseg.vector.formats import check_footprints_output, format_of
 from geoseg.vector.gdal import TILE_ZOOMS, one_line, write_gdal
 from geoseg.vector.geojson import write_geojson, write_geojsonl
 from geoseg.vector.geoparquet import write_geoparquet
@@ -59,7 +59,8 @@ class FootprintWriter:
         optional: Columns of `footprints.OPTIONAL` that the footprints have and that are kept.
 
     Raises:
-        OutputError: See `check_output`; on leaving the context: the disk is full or GDAL failed.
+        OutputError: See `files.check_output`; on leaving the context: the disk is full or GDAL
+            failed.
 
     Example:
         >>> import geopandas, shapely, tempfile
@@ -84,10 +85,10 @@ class FootprintWriter:
         layer: str | None = None,
         optional: Iterable[str] = (),
     ) -> None:
-        check_output(path)
+        check_footprints_output(path)
         self.path = Path(path)
         self.format = format_of(path)
-        self._target = resolve_output(path)
+        self._target = Path(os.path.realpath(path))
         self._crs = crs
         self._metadata = metadata
         self._layer = layer or LAYER
@@ -133,13 +134,9 @@ class FootprintWriter:
                 self._finish(spool)
 
     def _finish(self, spool: Spool) -> None:
-        folder = self._target.parent
-        with (
-            _as_output_error(self.path),
-            tempfile.TemporaryDirectory(prefix=".geoseg-", dir=folder) as work,
-        ):
+        with hidden_folder(self._target) as folder, _as_output_error(self.path):
             # A fixed name inside: drivers derive options and layers from names.
-            new = Path(work, "out" + self._target.suffix.lower())
+            new = folder / f"out{self._target.suffix.lower()}"
             self._convert(spool, new)
             _move_into_place(new, self._target)
 
@@ -158,7 +155,7 @@ class FootprintWriter:
 def _move_into_place(new: Path, target: Path) -> None:
     parts = sorted(new.parent.iterdir(), key=lambda part: part == new)  # the named file last
     for part in parts:
-        _sync(part)
+        sync_file(part)
     for part in parts:
         beside = target.stem + part.name.removeprefix(new.stem)
         part.replace(target if part == new else target.with_name(beside))
@@ -166,19 +163,10 @@ def _move_into_place(new: Path, target: Path) -> None:
         target.with_suffix(suffix).unlink(missing_ok=True)
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
 @contextlib.contextmanager
 def _as_output_error(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OutputError as err:
-        raise OutputError(f"cannot write {path}: {one_line(err)}") from err
-    except GeosegError:
-        raise
-    except (OSError, pa.ArrowException) as err:
-        reason = (err.strerror if isinstance(err, OSError) else None) or one_line(err)
-        raise OutputError(f"cannot write {path}: {reason}: nothing was kept") from err
+    with output_errors(path, pa.ArrowException):
+        try:
+            yield
+        except OutputError as err:
+            raise OutputError(f"{path}: cannot be written ({one_line(err)})") from err

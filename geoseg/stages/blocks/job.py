@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from geoseg.chips import ChipPlan
 from geoseg.errors import ConfigError, ReadError
+from geoseg.files import check_apart
 from geoseg.morphology import warn_of_nothing
 from geoseg.stages.base import Tally
 from geoseg.stages.blocks import units
@@ -27,7 +28,6 @@ from geoseg.stages.blocks.shards import file_identity
 from geoseg.stages.executors import Dask, Executor, Serial, UnitLostError
 from geoseg.stages.outputs import OutputPlan, Outputs
 from geoseg.stages.planning import open_planned
-from geoseg.stages.staging import check_apart
 from geoseg.stages.store import DetectionWriter, check_detections_output
 from geoseg.vector import read_aoi
 

@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 
 from geoseg.config import dump_config
 from geoseg.errors import BusyError, FormatError, InputNotFoundError, OutputError
-from geoseg.stages.blocks.shards import TEMPORARY
-from geoseg.stages.staging import check_parent, output_errors
+from geoseg.files import HIDDEN, check_parent, output_errors, replacing, sweep
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -232,9 +231,8 @@ def is_locked(folder: Path) -> bool:
 
 def remove_temporary(folder: Path) -> None:
     """Remove what writers that were killed left behind."""
-    for path in folder.rglob(f"{TEMPORARY}*"):
-        with contextlib.suppress(OSError):
-            path.unlink()
+    for path in list(folder.rglob(f"{HIDDEN}*")):
+        sweep(path)
 
 
 @contextlib.contextmanager
@@ -266,6 +264,5 @@ def _check_ours(folder: Path) -> None:
 
 
 def _replace(path: Path, text: str) -> None:
-    new = path.with_name(f"{TEMPORARY}{path.name}")
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)
+    with replacing(path) as new:
+        new.write_text(text, encoding="utf-8")

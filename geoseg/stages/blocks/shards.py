@@ -7,11 +7,9 @@ torn, changed by a bit or made from something else is not trusted.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
-import uuid
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -19,14 +17,13 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from geoseg.files import hidden_folder, move, output_errors
 from geoseg.raster import source_files
-from geoseg.stages.staging import output_errors
 
 if TYPE_CHECKING:
     from types import TracebackType
 
 SEAL: Final = "geoseg-seal"
-TEMPORARY: Final = ".tmp-"
 _SUM: Final = b'"shard_sha256": "'
 _ZEROS: Final = b"0" * 64
 _READ_BYTES: Final = 1 << 20
@@ -86,17 +83,18 @@ class ShardWriter:
     def __init__(self, path: Path, schema: pa.Schema, *, key: str) -> None:
         self.about: dict[str, Any] = {}
         self._path = path
-        self._new = path.with_name(f"{TEMPORARY}{uuid.uuid4().hex}-{path.name}")
         self._schema = schema
         self._key = key
 
     def __enter__(self) -> Self:
-        with output_errors(self._path):
+        with ExitStack() as stack, output_errors(self._path):
             self._path.parent.mkdir(parents=True, exist_ok=True)
+            self._new = stack.enter_context(hidden_folder(self._path)) / self._path.name
             self._file = self._new.open("xb")
             self._writer = pq.ParquetWriter(
                 self._file, self._schema, compression="zstd", use_dictionary=False
             )
+            self._stack = stack.pop_all()
         return self
 
     def write(self, table: pa.Table) -> None:
@@ -110,17 +108,16 @@ class ShardWriter:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        try:
-            if kind is None:
-                with output_errors(self._path):
-                    self._finish()
-        finally:
-            with contextlib.suppress(OSError):  # a full disk, reported already
-                self._writer.close()
-            with contextlib.suppress(OSError):
-                self._file.close()
-            with contextlib.suppress(OSError):
-                self._new.unlink(missing_ok=True)
+        with self._stack:
+            try:
+                if kind is None:
+                    with output_errors(self._path):
+                        self._finish()
+            finally:
+                with suppress(OSError):  # a full disk, reported already
+                    self._writer.close()
+                with suppress(OSError):
+                    self._file.close()
 
     def _finish(self) -> None:
         text = json.dumps({"key": self._key, "about": self.about, "shard_sha256": _ZEROS.decode()})
@@ -133,9 +130,7 @@ class ShardWriter:
         with self._new.open("r+b") as file:
             file.seek(at)
             file.write(sum_hex.encode())
-            file.flush()
-            os.fsync(file.fileno())
-        self._new.replace(self._path)
+        move(self._new, self._path)
 
 
 def read_seal(path: Path) -> Seal | None:
