@@ -8,7 +8,6 @@ same, and what killed writers leave stays there. Imports nothing but errors.
 
 from __future__ import annotations
 
-import errno
 import fcntl
 import os
 import platform
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 
 HIDDEN: Final = ".geoseg-"
 """What the names of hidden folders begin with."""
-_NO_LOCKS: Final = {errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EINVAL}
 
 
 @contextmanager
@@ -222,9 +220,7 @@ def _claim(target: Path) -> tuple[Path, int | None]:
             return folder, _lock(folder)
         except (BlockingIOError, FileNotFoundError):  # removed before it was locked
             continue
-        except OSError as error:
-            if error.errno not in _NO_LOCKS:
-                raise
+        except OSError:
             return folder, None
 
 

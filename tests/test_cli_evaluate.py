@@ -197,7 +197,7 @@ def test_a_report_that_cannot_be_written_is_told_before_any_work(
     capsys, tmp_path, monkeypatch, source
 ):
     (tmp_path / "taken.html").mkdir()
-    for name, needle in (("no/r.html", "does not exist; make it"), ("r.png", "must end in .html"),
+    for name, needle in (("no/r.html", "does not exist; make it"), ("r.png", "be one of .html"),
                          ("taken.html", "is a folder")):  # fmt: skip
         done = call(capsys, "evaluate", *source, "--report", tmp_path / name)
         assert done.code == 2

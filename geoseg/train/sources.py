@@ -77,10 +77,10 @@ def training_source(options: DataOptions) -> tuple[SampleSource, tuple[Category,
 def _check_classes(options: DataOptions, categories: tuple[Category, ...]) -> None:
     """Refuse to mix labels: outlines have no class, and are label 1 whatever that is in `root`."""
     outlines = options.scenes or options.towns or options.val_scenes or options.val_towns
-    if outlines and [c.name.casefold() for c in categories] != [BUILDING.name]:
+    if outlines and len(categories) != 1:
         raise ConfigError(
-            f"data.root must have {BUILDING.name} as its only class beside scenes and towns, whose "
-            f"outlines are buildings; it has {class_names(categories)[:200]}"
+            "data.root must have a single class beside scenes and towns, as outlines have none; "
+            f"it has {class_names(categories)[:200]}"
         )
 
 
