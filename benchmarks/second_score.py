@@ -21,7 +21,7 @@ from geoseg.config import load_config
 from geoseg.detections import MASK_ON
 from geoseg.evaluate import evaluate_footprints
 from geoseg.evaluate.changes import best_ious
-from geoseg.evaluate.footprints import metric_shapes
+from geoseg.evaluate.sides import metric_shapes
 from geoseg.footprints import make_footprints
 from geoseg.stages.infer import infer
 from geoseg.stages.maps import centred_in, part_of

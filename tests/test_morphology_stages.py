@@ -19,10 +19,11 @@ from geoseg.morphology import MorphologyOptions
 from geoseg.stages.base import Tally
 from geoseg.stages.footprints import footprints
 from geoseg.stages.maps import footprints_origin
+from geoseg.stages.origin import Origin
 from geoseg.stages.outputs import OutputPlan
 from geoseg.stages.pictures import list_pictures
 from geoseg.stages.predict_dir import predict_pictures
-from geoseg.stages.store import DetectionWriter, Origin
+from geoseg.stages.store import DetectionWriter
 from geoseg.testing import ids_to_rgb, make_town
 
 if TYPE_CHECKING:

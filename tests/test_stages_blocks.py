@@ -30,9 +30,10 @@ from geoseg.stages.blocks.rundir import RunDir, RunManifest
 from geoseg.stages.blocks.shards import read_seal
 from geoseg.stages.executors import Serial, UnitLostError
 from geoseg.stages.infer import infer
+from geoseg.stages.origin import Origin
 from geoseg.stages.outputs import OutputPlan
 from geoseg.stages.run import run
-from geoseg.stages.store import Origin, read_detections
+from geoseg.stages.store import read_detections
 from geoseg.stages.tile import tile
 from geoseg.testing import assert_footprints_valid, make_town, write_town
 

@@ -16,7 +16,7 @@ from shapely.geometry import box
 from geoseg.evaluate.scorefit import fit_score_map
 from geoseg.models.spec import BUILDING, ModelSpec
 from geoseg.scores import ScoreMap
-from geoseg.stages.store import Origin
+from geoseg.stages.origin import Origin
 from geoseg.vector import FootprintWriter, footprints_info
 
 if TYPE_CHECKING:

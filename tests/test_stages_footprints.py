@@ -13,8 +13,9 @@ from geoseg.config import load_config
 from geoseg.errors import ConfigError, FormatError
 from geoseg.stages.base import Tally
 from geoseg.stages.footprints import footprints, make_all
+from geoseg.stages.origin import Origin
 from geoseg.stages.outputs import OutputPlan, Outputs
-from geoseg.stages.store import DetectionWriter, Origin
+from geoseg.stages.store import DetectionWriter
 from geoseg.testing import assert_footprints_valid
 
 if TYPE_CHECKING:

@@ -24,10 +24,11 @@ from geoseg.stages.blocks.rundir import RunManifest
 from geoseg.stages.footprints import footprints
 from geoseg.stages.infer import infer
 from geoseg.stages.maps import footprints_origin
+from geoseg.stages.origin import Origin
 from geoseg.stages.outputs import OutputPlan
 from geoseg.stages.run import run
 from geoseg.stages.scores import least_raw, settled
-from geoseg.stages.store import Origin, detections_origin, read_detections
+from geoseg.stages.store import detections_origin, read_detections
 from geoseg.testing import ids_to_rgb, make_town, oracle
 
 if TYPE_CHECKING:

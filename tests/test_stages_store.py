@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from geoseg.chips import Chip
 from geoseg.detections import Detections
 from geoseg.errors import FormatError, InputNotFoundError, OutputError
+from geoseg.stages.origin import Origin
 from geoseg.stages.store import (
     DetectionWriter,
-    Origin,
     chips_in_rows,
     count_detections,
     detections_origin,

@@ -85,7 +85,7 @@ def _parquet(path: Path) -> dict[str, Any]:
 
 
 def _footprints(path: Path) -> dict[str, Any]:
-    from geoseg.stages.store import Origin
+    from geoseg.stages.origin import Origin
     from geoseg.vector import footprints_info
 
     info = footprints_info(path)

@@ -12,8 +12,9 @@ import geopandas as gpd
 import numpy as np
 import shapely
 
-from geoseg.evaluate.footprints import evaluate_footprints, match_footprints, metric_shapes
+from geoseg.evaluate.footprints import evaluate_footprints, match_footprints
 from geoseg.evaluate.shapes import measure_shapes, n_corners
+from geoseg.evaluate.sides import metric_shapes
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

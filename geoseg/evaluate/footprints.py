@@ -6,33 +6,32 @@ else its UTM zone; areas and IoU are measured there. Ratios without a denominato
 
 from __future__ import annotations
 
-import logging
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import geopandas as gpd
 import numpy as np
 import shapely
 
-from geoseg.errors import ConfigError, VectorError
+from geoseg.errors import ConfigError
+from geoseg.evaluate.sides import sides
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import geopandas as gpd
     from numpy.typing import NDArray
+
+    from geoseg.evaluate.sides import Side
 
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
     Shapes = NDArray[np.object_]
 
-log = logging.getLogger(__name__)
-
 IOU_LEVELS = (0.5, 0.75, 0.95)
 AP_LEVELS = tuple(np.linspace(0.5, 0.95, 10).tolist())
 RECALL_POINTS = np.linspace(0, 1, 101)  # COCO's, for interpolated precision
 _EPSILON = 1e-9  # areas of intersections carry rounding errors of about this share
-_POLYGONAL = (3, 6)  # shapely type ids of Polygon and MultiPolygon
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -104,16 +103,6 @@ class EvalResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class _Side:
-    """The polygons of one side that count, in the metric frame."""
-
-    rows: Ints
-    """Their row positions in what the caller gave."""
-    shapes: Shapes
-    scores: Floats | None
-
-
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Pairs:
     """Every overlapping pair, best first: by score, then by IoU, then by position."""
 
@@ -145,6 +134,7 @@ def match_footprints(
 
     Example:
         >>> from shapely.geometry import box
+        >>> import geopandas as gpd
         >>> truth = gpd.GeoDataFrame(geometry=[box(0, 0, 10, 10)], crs="EPSG:32736")
         >>> pred = gpd.GeoDataFrame(geometry=[box(0, 0, 10, 8)], crs="EPSG:32736")
         >>> match_footprints(pred, truth).iou.round(3).tolist()
@@ -152,7 +142,7 @@ def match_footprints(
     """
     if not 0 < iou <= 1:
         raise ConfigError(f"iou must be in (0, 1], got {iou}")
-    pred_side, truth_side = _sides(pred, truth, within=None)
+    pred_side, truth_side = sides(pred, truth, within=None)
     matches = _match(_overlaps(pred_side, truth_side), iou)
     return Matches(
         pred=pred_side.rows[matches.pred], truth=truth_side.rows[matches.truth], iou=matches.iou
@@ -183,12 +173,13 @@ def evaluate_footprints(
 
     Example:
         >>> from shapely.geometry import box
+        >>> import geopandas as gpd
         >>> truth = gpd.GeoDataFrame(geometry=[box(0, 0, 10, 10)], crs="EPSG:32736")
         >>> result = evaluate_footprints(truth.assign(score=0.9), truth)
         >>> result.at(0.95).f1, result.ap50, result.area_ratio
         (1.0, 1.0, 1.0)
     """
-    pred_side, truth_side = _sides(pred, truth, within=within)
+    pred_side, truth_side = sides(pred, truth, within=within)
     n_pred, n_truth = len(pred_side.rows), len(truth_side.rows)
     pairs = _overlaps(pred_side, truth_side)
     by_level = {iou: _match(pairs, iou) for iou in IOU_LEVELS}
@@ -224,7 +215,7 @@ def mean_average_precision(
     Raises:
         VectorError: A side has no CRS.
     """
-    pred_side, truth_side = _sides(pred, truth, within=None)
+    pred_side, truth_side = sides(pred, truth, within=None)
     pairs = _overlaps(pred_side, truth_side)
     near = np.flatnonzero(pairs.iou >= AP_LEVELS[0] - _EPSILON)
     p, t, worth = pairs.pred[near], pairs.truth[near], pairs.iou[near]
@@ -239,82 +230,7 @@ def mean_average_precision(
     )
 
 
-def metric_shapes(pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> tuple[Shapes, Shapes]:
-    """Return the polygons of both sides, row by row, valid and in one metric frame.
-
-    Raises:
-        VectorError: A side has no CRS.
-    """
-    _check_crs(pred, truth)
-    crs = _metric_crs(pred, truth)
-    return _valid_shapes(pred, crs), _valid_shapes(truth, crs)
-
-
-def are_areas(shapes: Shapes, *, within: shapely.Geometry | None = None) -> NDArray[np.bool_]:
-    """Say which shapes count (N,): areas, with the centroid inside `within` where that is given.
-
-    Points and lines, as extracts of OpenStreetMap hold them, and polygons that are nothing once
-    they are mended cannot be matched, so they are neither buildings nor footprints.
-
-    Args:
-        shapes: (N,), valid or not.
-        within: An area in their frame.
-
-    Example:
-        >>> are_areas(np.array([shapely.box(0, 0, 9, 9), shapely.Point(5, 5)])).tolist()
-        [True, False]
-    """
-    mended, broken = shapes.copy(), ~shapely.is_valid(shapes)
-    mended[broken] = _mended(shapes[broken])
-    counts = np.isin(shapely.get_type_id(mended), _POLYGONAL) & ~shapely.is_empty(mended)
-    if not counts.all():
-        log.info("%d geometries without an area are ignored", int((~counts).sum()))
-    if within is not None:
-        shapely.prepare(within)
-        counts &= shapely.intersects(within, shapely.centroid(mended))
-    return np.asarray(counts, np.bool_)
-
-
-def _valid_shapes(frame: gpd.GeoDataFrame, crs: Any) -> Shapes:
-    return _mended(frame.geometry.to_crs(crs).to_numpy())
-
-
-def _mended(shapes: Shapes) -> Shapes:
-    return np.asarray(shapely.make_valid(shapes, method="structure", keep_collapsed=False), object)
-
-
-def _check_crs(pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> None:
-    for name, frame in (("footprints", pred), ("truth", truth)):
-        if frame.crs is None:
-            raise VectorError(f"the {name} must have a CRS, got none: set it with .set_crs(...)")
-
-
-def _sides(
-    pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame, *, within: shapely.Geometry | None
-) -> tuple[_Side, _Side]:
-    _check_crs(pred, truth)
-    crs = _metric_crs(pred, truth)
-    area = None if within is None else gpd.GeoSeries([within], crs=pred.crs).to_crs(crs).iloc[0]
-    return _side(pred, crs, area), _side(truth, crs, area)
-
-
-def _metric_crs(pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> Any:
-    if pred.crs.is_projected:
-        return pred.crs
-    for frame in (pred, truth):
-        if len(frame) and np.isfinite(frame.total_bounds).all():
-            return frame.estimate_utm_crs()
-    return pred.crs  # nothing to measure
-
-
-def _side(frame: gpd.GeoDataFrame, crs: Any, area: shapely.Geometry | None) -> _Side:
-    shapes = _valid_shapes(frame, crs)
-    counts = are_areas(shapes, within=area)
-    scores = frame["score"].to_numpy(np.float64)[counts] if "score" in frame.columns else None
-    return _Side(rows=np.flatnonzero(counts), shapes=shapes[counts], scores=scores)
-
-
-def _overlaps(pred: _Side, truth: _Side) -> _Pairs:
+def _overlaps(pred: Side, truth: Side) -> _Pairs:
     tree = shapely.STRtree(truth.shapes)
     p, t = tree.query(pred.shapes, predicate="intersects")
     shared = shapely.area(shapely.intersection(pred.shapes[p], truth.shapes[t]))
@@ -348,7 +264,7 @@ def _level(iou: float, n_matched: int, n_pred: int, n_truth: int) -> IouLevel:
     )
 
 
-def _ranked(pred: _Side, matches: Matches, n_truth: int) -> tuple[float, float, float]:
+def _ranked(pred: Side, matches: Matches, n_truth: int) -> tuple[float, float, float]:
     """Return best F1, its score threshold and AP over the score thresholds."""
     if pred.scores is None or n_truth == 0:
         return math.nan, math.nan, math.nan

@@ -15,7 +15,8 @@ import numpy as np
 
 from geoseg.errors import ConfigError
 from geoseg.evaluate.calibration import calibration
-from geoseg.evaluate.footprints import are_areas, match_footprints
+from geoseg.evaluate.footprints import match_footprints
+from geoseg.evaluate.sides import are_areas
 from geoseg.scores import ScoreMap
 
 if TYPE_CHECKING:

@@ -12,7 +12,8 @@ import numpy as np
 import shapely
 
 from geoseg.errors import ConfigError
-from geoseg.evaluate.footprints import are_areas, match_footprints
+from geoseg.evaluate.footprints import match_footprints
+from geoseg.evaluate.sides import are_areas
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

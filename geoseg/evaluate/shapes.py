@@ -12,12 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 import shapely
 
-from geoseg.evaluate.footprints import (
-    are_areas,
-    match_footprints,
-    mean_average_precision,
-    metric_shapes,
-)
+from geoseg.evaluate.footprints import match_footprints, mean_average_precision
+from geoseg.evaluate.sides import are_areas, metric_shapes
 
 if TYPE_CHECKING:
     import geopandas as gpd

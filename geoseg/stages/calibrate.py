@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import geopandas as gpd
 
     from geoseg.scores import ScoreMap
-    from geoseg.stages.store import Origin
+    from geoseg.stages.origin import Origin
 
 
 LEAST_SHOWN: Final = 0.2

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from geoseg.evaluate.changes import Changes
     from geoseg.raster import Scene
-    from geoseg.stages.store import Origin
+    from geoseg.stages.origin import Origin
 
     Shapes = NDArray[np.object_]
 

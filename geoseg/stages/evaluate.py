@@ -19,7 +19,6 @@ from geoseg.evaluate import coco_figures, evaluate_footprints, match_footprints
 from geoseg.evaluate.calibration import calibration
 from geoseg.evaluate.classes import in_classes_of
 from geoseg.evaluate.coco_figures import RECALL_LEVELS
-from geoseg.evaluate.footprints import metric_shapes
 from geoseg.evaluate.mistakes import find_mistakes
 from geoseg.evaluate.report import (
     Section,
@@ -33,6 +32,7 @@ from geoseg.evaluate.report import (
 )
 from geoseg.evaluate.seams import seam_gap
 from geoseg.evaluate.shapes import measure_shapes
+from geoseg.evaluate.sides import metric_shapes
 from geoseg.raster import read_chip_image
 from geoseg.stages.maps import EVERYWHERE, centred_in, read_area, read_map
 from geoseg.stages.pictures import document_pictures
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from geoseg.evaluate.shapes import ShapeMeasures
     from geoseg.morphology import MorphologyOptions
     from geoseg.stages.base import Progress, Tally
-    from geoseg.stages.store import Origin
+    from geoseg.stages.origin import Origin
     from geoseg.tta import TtaOptions
 
 PICTURES = 6

@@ -11,9 +11,9 @@ from geoseg.files import check_apart, staged
 from geoseg.footprints import concat_footprints
 from geoseg.raster import Scene, rasterize_footprints
 from geoseg.stages.base import Tally
+from geoseg.stages.origin import Origin
 from geoseg.stages.outputs import draw, open_origin
 from geoseg.stages.selection import selected
-from geoseg.stages.store import Origin
 from geoseg.vector import FootprintWriter, footprints_info, read_footprints
 
 if TYPE_CHECKING:

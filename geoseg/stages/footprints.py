@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from geoseg.chips import Chip
     from geoseg.config import Config
     from geoseg.detections import Detections
-    from geoseg.stages.store import Origin
+    from geoseg.stages.origin import Origin
     from geoseg.stitch import Instance
 
 ROWS_AHEAD = 2

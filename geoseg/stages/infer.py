@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from geoseg.detections import Detections
     from geoseg.grid import Grid
     from geoseg.raster import ChipSource, Scene
-    from geoseg.stages.store import Origin
+    from geoseg.stages.origin import Origin
     from geoseg.tta import ChipPredictor
 
 

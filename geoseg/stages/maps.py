@@ -9,9 +9,9 @@ import numpy as np
 import shapely
 
 from geoseg.errors import ConfigError, FormatError, VectorError
-from geoseg.evaluate.footprints import are_areas
+from geoseg.evaluate.sides import are_areas
 from geoseg.footprints import concat_footprints
-from geoseg.stages.store import Origin
+from geoseg.stages.origin import Origin
 from geoseg.vector import footprints_info, read_footprints, read_vector
 
 if TYPE_CHECKING:

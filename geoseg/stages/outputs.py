@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from geoseg.config import Config
     from geoseg.grid import Window
-    from geoseg.stages.store import Origin
+    from geoseg.stages.origin import Origin
 
 MaskKind = Literal["ids", "probability"]
 

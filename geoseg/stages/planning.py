@@ -12,8 +12,8 @@ from geoseg.errors import GeosegWarning
 from geoseg.models import find_model
 from geoseg.raster.resolution import working_grid
 from geoseg.stages.chipfolder import ChipFolder
+from geoseg.stages.origin import Origin
 from geoseg.stages.scores import settled
-from geoseg.stages.store import Origin
 from geoseg.stages.tile import open_scene
 
 if TYPE_CHECKING:

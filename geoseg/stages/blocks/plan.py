@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from geoseg.config import Config
     from geoseg.grid import Grid
     from geoseg.scores import ScoreMap
-    from geoseg.stages.store import Origin
+    from geoseg.stages.origin import Origin
 
 Plan: TypeAlias = ChipPlan | ListedPlan
 
