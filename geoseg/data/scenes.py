@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from geoseg.grid import Grid
 
 LEAST_VISIBLE_SHARE = 0.08  # of an object's own area
-WINDOW_TRIES = 40
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
