@@ -44,6 +44,32 @@ def test_a_clean_copy_does_not_replace_what_it_is_of(capsys, root):
     assert document.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("verb", "option", "ending"),
+    [("check", "--fix", "json"), ("dedupe", "--manifest", "json"), ("stats", "--plot", "png")],
+)
+def test_where_nothing_can_be_written_nothing_is_read(capsys, tmp_path, verb, option, ending):
+    document = tmp_path / "annotation.json"
+    document.write_text("no JSON, which takes reading to find out")
+    for wrong, words in [
+        (tmp_path / "nowhere" / f"out.{ending}", "does not exist"),
+        (tmp_path / "out.doc", f"the extension must be one of .{ending}"),
+    ]:
+        done = call(capsys, "data", verb, str(document), option, str(wrong))
+        assert done.code == 2
+        assert_one_line(done)
+        assert words in done.err
+
+
+def test_a_manifest_does_not_replace_what_it_is_of(capsys, root):
+    document = root / "val" / "annotation.json"
+    before = document.read_bytes()
+    done = call(capsys, "data", "dedupe", str(root), "--manifest", str(document))
+    assert done.code == 2
+    assert "is an input of this run too" in done.err
+    assert document.read_bytes() == before
+
+
 def test_chips_in_folders_keep_their_folders_names(capsys, root, tmp_path):
     images = root / "train" / "images"
     (images / "deep").mkdir()

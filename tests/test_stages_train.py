@@ -20,7 +20,7 @@ from geoseg.config import dump_config, load_train_config
 from geoseg.data.cocowrite import write_coco
 from geoseg.data.collect import Collector
 from geoseg.data.manifest import Manifest, SplitChoice, write_manifest
-from geoseg.errors import ConfigError, FormatError, ModelError, OutputError
+from geoseg.errors import ConfigError, FormatError, InputNotFoundError, ModelError, OutputError
 from geoseg.models import ARCHITECTURES, load_model
 from geoseg.models.spec import Category
 from geoseg.stages.train import CONFIG_FILE, ENVIRONMENT_FILE, WEIGHTS_FILE, train_run
@@ -154,9 +154,13 @@ def test_a_folder_with_other_things_is_refused(tmp_path):
         train_run(quick(), tmp_path)
 
 
-def test_nothing_to_train_on_is_said(tmp_path):
+def test_nothing_to_train_on_is_said_and_leaves_the_folder_for_another_try(tmp_path):
     with pytest.raises(ConfigError, match="nothing to train on"):
         train_run(quick(data__towns=0), tmp_path / "run")
+    with pytest.raises(InputNotFoundError):
+        train_run(quick(network__init="none.safetensors"), tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+    assert train_run(quick(loop__steps=1), tmp_path / "run").progress.step == 1
 
 
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):

@@ -41,13 +41,11 @@ def check_command(
 ) -> int:
     """Find what breaks training; exit code 3 if there is something."""
     from geoseg.data.check import check, fix
-    from geoseg.files import check_apart
 
     splits = _splits(source, images, small=small)
     if fix_to is not None and len(splits) > 1:
         raise click.UsageError("--fix is for one document: give train/annotation.json and so on")
-    if fix_to is not None:
-        check_apart([fix_to], [splits[0].document])
+    _check_output(fix_to, splits, ".json")
     results = {}
     for split in splits:
         checked = (
@@ -90,6 +88,7 @@ def dedupe_command(
     from geoseg.data.manifest import write_manifest
 
     splits = _splits(source, images, small=small)
+    _check_output(manifest, splits, ".json")
     chips = {
         s.name: [s.images / n for n in read_coco(s.document).images.file_names] for s in splits
     }
@@ -128,11 +127,15 @@ def stats_command(
 ) -> int:
     """Count chips and objects and measure their sizes."""
     from geoseg.data.cocofile import read_coco
+    from geoseg.data.plots import figure_class
     from geoseg.data.stats import plot_stats, stats
 
     splits = _splits(source, images, small=small)
     if plot is not None and len(splits) > 1:
         raise click.UsageError("--plot is for one document: give train/annotation.json and so on")
+    _check_output(plot, splits, ".png")
+    if plot is not None:
+        figure_class()
     values = {}
     for split in splits:
         annotations = read_coco(split.document)
@@ -180,6 +183,17 @@ def _splits(source: Path, images: Path | None, *, small: bool) -> list[Split]:
     if source.is_dir():
         return find_splits(source, small=small)
     return [Split(name=source.stem, images=images or images_beside(source), document=source)]
+
+
+def _check_output(path: Path | None, splits: list[Split], ending: str) -> None:
+    """Say before long work why a file cannot be written, if one is asked for."""
+    from geoseg.cli.values import wrong_use
+    from geoseg.files import check_apart, check_output
+
+    if path is not None:
+        with wrong_use():
+            check_output(path, (ending,))
+            check_apart([path], [split.document for split in splits])
 
 
 def _show_findings(name: str, checked: Any) -> None:

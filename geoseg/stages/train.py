@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from geoseg import __version__
 from geoseg.config import dump_config, load_train_config
 from geoseg.errors import ConfigError, OutputError
-from geoseg.files import output_errors, replacing
+from geoseg.files import check_parent, output_errors, replacing
 from geoseg.models import BUILDING, ModelSpec
 from geoseg.models.weights import save_weights
 from geoseg.train.checkpoint import checkpoint_step
@@ -96,6 +96,8 @@ def train_run(
         _tell(initial, say)
         spec = _spec(config, categories, module)
         trainee = make_trainee(module, config, device)
+        if shard.rank == 0:
+            _describe(folder, config)
         with _journal(folder, say) if shard.rank == 0 else nullcontext() as journal:
             validator = Validator(checks, spec=spec) if checks else None
             progress = train(
@@ -129,7 +131,13 @@ def _open_folder(folder: Path, config: TrainConfig) -> None:
         raise OutputError(f"{folder} must be empty or hold a run: choose another --run-dir")
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        _put(path, dump_config(config))
+    check_parent(path)
+
+
+def _describe(folder: Path, config: TrainConfig) -> None:
+    """Write what a run was told, once there is all it needs: what is refused leaves no run."""
+    with output_errors(folder):
+        _put(folder / CONFIG_FILE, dump_config(config))
         _put(folder / ENVIRONMENT_FILE, json.dumps(_environment(), indent=2) + "\n")
 
 
