@@ -60,7 +60,7 @@ def chip_figures(seen: Iterable[tuple[Sample, Detections]]) -> CocoFigures:
     truth, found = Collector((BUILDING,)), Collector((BUILDING,))
     for number, (sample, detections) in enumerate(seen):
         truth.add_sample(str(number), sample)
-        found.add_detections(str(number), sample.image.shape[1:], detections)
+        found.add_detections(str(number), detections)
     return coco_figures(truth.finish(), found.finish())
 
 

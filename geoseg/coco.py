@@ -14,6 +14,7 @@ from pycocotools import mask as coco_mask
 from pyproj import CRS
 
 from geoseg.errors import ConfigError, FormatError, VectorError
+from geoseg.frames import to_px
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -87,7 +88,7 @@ def coco_annotations(
             f"labels must be in the scene's CRS {grid.crs.name!r}, got {labels.crs}; reproject them"
         )
     annotations: list[dict[str, Any]] = []
-    for index, parts in _clipped(_in_px(labels.geometry.to_numpy(), grid), chips):
+    for index, parts in _clipped(to_px(labels.geometry.to_numpy(), grid), chips):
         window = chips[index].window
         origin = np.array([window.col_off, window.row_off], float)
         rings = [keyholed(part) - origin for part in parts]
@@ -262,12 +263,6 @@ def _runs(counts: str | bytes) -> list[int]:
             value -= 1 << shift
         runs.append(value + runs[-2] if len(runs) > 2 else value)
     return runs
-
-
-def _in_px(geometries: NDArray[np.object_], grid: Grid) -> NDArray[np.object_]:
-    inverse = np.array(~grid.transform).reshape(3, 3)[:2]
-    moved = shapely.transform(geometries, lambda xy: xy @ inverse[:, :2].T + inverse[:, 2])
-    return np.asarray(moved, object)
 
 
 def _clipped(

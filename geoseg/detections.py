@@ -86,6 +86,13 @@ class Detections:
         data = self.mask_data[self.mask_offsets[i] : self.mask_offsets[i + 1]]
         return data.reshape(y1 - y0, x1 - x0)
 
+    def window_mask(self, i: int) -> NDArray[np.bool_]:
+        """Return which pixels of the whole window are detection i's, (H, W)."""
+        x0, y0, x1, y1 = self.mask_boxes[i].tolist()
+        pixels = np.zeros((self.window.height, self.window.width), np.bool_)
+        pixels[y0:y1, x0:x1] = self.mask(i) >= MASK_ON
+        return pixels
+
     def masks(self) -> list[NDArray[np.uint8]]:
         """Return every soft mask, views in order."""
         shapes = (self.mask_boxes[:, [3, 2]] - self.mask_boxes[:, [1, 0]]).tolist()

@@ -17,7 +17,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from geoseg.errors import SceneError
 from geoseg.files import replacing
-from geoseg.grid import apply_transform
+from geoseg.frames import to_px
 
 if TYPE_CHECKING:
     import os
@@ -125,14 +125,11 @@ def _in_pixels(footprints: GeoDataFrame, grid: Grid) -> tuple[NDArray[Any], NDAr
 
     A house in a courtyard is then drawn after the block around it.
     """
-    to_pixels = ~grid.transform
-    shapes = shapely.transform(
-        footprints.geometry.to_numpy(), lambda xy: apply_transform(to_pixels, xy)
-    )
+    shapes = to_px(footprints.geometry.to_numpy(), grid)
     scores = footprints["score"].to_numpy(float)
     seen = np.flatnonzero(shapely.intersects(shapes, shapely.box(0, 0, grid.width, grid.height)))
     seen = seen[np.argsort(-shapely.area(shapes[seen]), kind="stable")]
-    return np.asarray(shapes[seen], object), scores[seen]
+    return shapes[seen], scores[seen]
 
 
 def _floor(scores: NDArray[np.float64]) -> float:

@@ -22,7 +22,7 @@ from geoseg.data.layout import find_split, find_splits
 from geoseg.data.manifest import Manifest, SplitChoice, read_manifest, write_manifest
 from geoseg.errors import ConfigError, FormatError, InputNotFoundError, OutputError
 from geoseg.models.spec import BUILDING
-from tests.builders import make_detections
+from tests.builders import make_detections, make_window
 from tests.test_house import ROOT
 
 if TYPE_CHECKING:
@@ -227,7 +227,8 @@ def test_results_come_back_best_first_and_no_more_than_asked(tmp_path):
     boxes = [(i, 0, i + 5, 6) for i in range(9)]
     scores = [0.1 * i for i in range(1, 10)]
     for name in ("a.png", "b.png"):
-        collector.add_detections(name, (20, 30), make_detections(boxes=boxes, scores=scores))
+        found = make_detections(boxes=boxes, scores=scores, window=make_window(height=20, width=30))
+        collector.add_detections(name, found)
     results = collector.finish()
     path = tmp_path / "predictions.json"
     write_results(path, results, most_per_image=4)

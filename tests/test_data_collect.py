@@ -44,7 +44,7 @@ def test_masks_come_back_and_rows_are_taken_whole(counts, seed):
 def test_detections_are_placed_in_their_chip():
     collector = Collector((BUILDING,))
     found = make_detections(boxes=[(3, 5, 9, 12), (100, 0, 140, 30)], scores=[0.8, 0.4])
-    collector.add_detections("a.png", (300, 300), found, image_id=7)
+    collector.add_detections("a.png", found, image_id=7)
     annotations = collector.finish()
     assert annotations.images.ids.tolist() == [7]
     assert annotations.scores is not None

@@ -45,7 +45,7 @@ EDGE = st.floats(-40, 130, width=32)
 SIDE = st.one_of(st.floats(0, 3, width=32), st.floats(0, 140, width=32))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     corner=st.tuples(EDGE, EDGE),
     size=st.tuples(SIDE, SIDE),
@@ -104,7 +104,7 @@ def test_pasting_nothing_is_empty() -> None:
     assert found.masks() == []
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     n=st.integers(0, 4),
     frame=st.tuples(st.integers(1, 24), st.integers(1, 24)),
@@ -288,3 +288,13 @@ def _fields(**changes: object) -> dict[str, object]:
 def test_hostile_fields_are_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(FormatError, match=message):
         Detections(**_fields(**changes))
+
+
+def test_a_mask_of_the_whole_window_is_what_its_own_rectangle_says() -> None:
+    soft = np.array([[255, 128, 127], [0, 200, 0]], np.uint8)
+    found = make_detections(
+        boxes=[(4, 1, 7, 3)], masks=[soft], window=make_window(height=5, width=9)
+    )
+    pixels = found.window_mask(0)
+    assert pixels.shape == (5, 9)
+    assert np.argwhere(pixels).tolist() == [[1, 4], [1, 5], [2, 5]]

@@ -76,7 +76,7 @@ def coco_matches(truth, found) -> list[bool]:
     return [False] * len(found) if one is None else (one["dtMatches"][0] > 0).tolist()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(chips, chips)
 def test_matched_is_what_coco_matches(truth, found):
     chip = judge(truth, found)
@@ -84,7 +84,7 @@ def test_matched_is_what_coco_matches(truth, found):
     assert chip.truth.count("matched") == chip.found.count("matched")
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(chips, chips)
 def test_kinds_keep_their_definitions(truth, found):
     """Each kind is checked against overlaps counted pixel by pixel."""
@@ -122,7 +122,7 @@ def test_kinds_keep_their_definitions(truth, found):
         assert claims[kind], (kind, at)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(chips, chips)
 def test_matches_are_as_many_as_the_challenge_recalls(truth, found):
     sides = annotated([truth]), annotated([found], [falling(len(found))])
@@ -143,7 +143,7 @@ def best_matching(table: np.ndarray) -> int:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(boxes, max_size=4, unique=True), st.lists(boxes, max_size=4, unique=True))
 def test_greedy_matching_is_between_half_and_all_of_the_best(truth, found):
     chip = judge(truth, found)
@@ -151,7 +151,7 @@ def test_greedy_matching_is_between_half_and_all_of_the_best(truth, found):
     assert best / 2 <= chip.found.count("matched") <= best
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.tuples(chips, chips), min_size=1, max_size=3))
 def test_chips_do_not_touch_each_other(pairs):
     truth, found = [t for t, _ in pairs], [f for _, f in pairs]

@@ -147,7 +147,7 @@ def test_tied_scores_cannot_be_ordered_in_anyones_favour():
 
 
 @given(st.integers(0, 2**32 - 1), st.sampled_from([0.3, 0.5, 0.75]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_matching_equals_brute_force(seed, iou):
     rng = np.random.default_rng(seed)
     preds, truths = random_boxes(rng, 25), random_boxes(rng, 20)
@@ -160,7 +160,7 @@ def test_matching_equals_brute_force(seed, iou):
 
 
 @given(st.integers(0, 2**32 - 1))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_ap50_equals_pycocotools_where_scores_differ(seed):
     rng = np.random.default_rng(seed)
     truths = random_boxes(rng, 12)

@@ -51,7 +51,7 @@ def test_no_span_could_be_left_out(length: int, split: tuple[int, int]) -> None:
     assert len(split_axis(length, size, overlap)) == fewest
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(height=LENGTHS, width=LENGTHS, split=splits())
 def test_cores_partition_the_scene_and_lie_in_their_windows(
     height: int, width: int, split: tuple[int, int]

@@ -158,7 +158,7 @@ def test_what_is_no_safetensors_is_one_line(tmp_path, data):
     assert "\n" not in str(e.value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_damage_never_escapes_as_another_error(tmp_path_factory, data):
     whole = safetensors.torch.save(make_net().state_dict())

@@ -21,7 +21,7 @@ from geoseg.morphology import MorphologyOptions, refine, refine_chips
 
 PRESET = Path(__file__).resolve().parents[1] / "configs" / "postprocess-open-solution.yaml"
 SEEDS = st.integers(0, 100_000)
-RANDOM = settings(max_examples=60, deadline=None)
+RANDOM = settings(max_examples=60)
 NOTHING = MorphologyOptions(duplicate_ios=0)
 
 
@@ -112,7 +112,7 @@ def test_without_a_step_the_same_comes_back(seed: int) -> None:
     element=st.sampled_from(["disk", "square"]),
     restore=st.booleans(),
 )
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 def test_claimed_masks_never_share_a_pixel_whatever_follows(
     seed: int, erode: int, opening: int, closing: int, dilate: int, **choices: object
 ) -> None:

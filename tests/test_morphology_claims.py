@@ -16,7 +16,7 @@ from geoseg.polygonize import contour
 
 SEEDS = st.integers(0, 100_000)
 WAYS = st.sampled_from(["score", "probability"])
-RANDOM = settings(max_examples=80, deadline=None)
+RANDOM = settings(max_examples=80)
 
 
 def outlines(found: Detections) -> np.ndarray:

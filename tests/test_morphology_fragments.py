@@ -14,7 +14,7 @@ from geoseg.detections import MASK_ON, Detections
 from geoseg.morphology.fragments import join_fragments, part, split_glued
 
 SEEDS = st.integers(0, 100_000)
-RANDOM = settings(max_examples=60, deadline=None)
+RANDOM = settings(max_examples=60)
 
 
 def one_mask(soft: np.ndarray) -> Detections:

@@ -20,7 +20,7 @@ from geoseg.morphology.reshape import close_masks, dilate, erode, open_masks
 SEEDS = st.integers(0, 100_000)
 RADII = st.sampled_from([1, 1.5, 2, 3, 4.2])
 ELEMENTS = st.sampled_from(["disk", "square"])
-RANDOM = settings(max_examples=60, deadline=None)
+RANDOM = settings(max_examples=60)
 
 
 def element(radius: float, kind: str) -> np.ndarray:

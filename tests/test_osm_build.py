@@ -96,7 +96,7 @@ def test_no_way_is_too_long_and_nothing_is_lost(n):
     assert assembled(data)[0].equals(ring)
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5), st.integers(0, 2)), max_size=12))
 def test_shapes_come_back_whatever_they_share(cells):
     shapes = []

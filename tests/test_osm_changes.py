@@ -198,9 +198,7 @@ def test_other_files_are_refused(tmp_path):
         read_changes(tmp_path / "a.osm")
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_damaged_file_is_read_right_or_refused(data, tmp_path):
     raw = bytearray(TEXT.encode())

@@ -76,7 +76,7 @@ def assert_complete(data: OsmData) -> None:
         assert (np.diff(ids) < 0).all()
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(
     rows=st.integers(1, 9),
     cols=st.integers(1, 9),

@@ -221,7 +221,7 @@ def test_offset_needs_evidence() -> None:
     assert estimate_offset(few, nothing) is None
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     dx=st.floats(-9, 9),
     dy=st.floats(-9, 9),
@@ -259,7 +259,7 @@ def rectangles(rng: np.random.Generator, n: int) -> NDArray[Any]:
     return np.array(turned, object)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(n=st.integers(0, 12), m=st.integers(0, 12), seed=st.integers(0, 10_000))
 def test_pairs_are_those_of_brute_force(n: int, m: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -284,7 +284,7 @@ def test_pairs_are_those_of_brute_force(n: int, m: int, seed: int) -> None:
         )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(n=st.integers(1, 15), m=st.integers(0, 15), seed=st.integers(0, 10_000))
 def test_only_what_overlaps_nothing_but_walls_is_new(n: int, m: int, seed: int) -> None:
     """Brute force of the rule: overlaps of a new footprint are thin, their buildings taken."""
@@ -309,7 +309,7 @@ def test_only_what_overlaps_nothing_but_walls_is_new(n: int, m: int, seed: int) 
             )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(n=st.integers(0, 10), m=st.integers(0, 10), seed=st.integers(0, 10_000))
 def test_order_does_not_matter(n: int, m: int, seed: int) -> None:
     rng = np.random.default_rng(seed)

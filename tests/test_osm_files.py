@@ -113,7 +113,7 @@ def test_blocks_of_text_leave_no_seam(tmp_path, monkeypatch):
     assert (tmp_path / "one.osc").read_bytes() == (tmp_path / "many.osc").read_bytes()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(tags=st.dictionaries(anything, anything, max_size=4), suffix=st.sampled_from(SUFFIXES))
 def test_no_tag_makes_a_file_unreadable(tags, suffix):
     data = objects([house(0, 0)], tags)

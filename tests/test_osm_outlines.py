@@ -34,7 +34,7 @@ def make(holes: list[int], rows: list[int] | None = None):
     return polygons, outlines_of(polygons, np.array(rows or range(len(holes))))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(holes=st.lists(st.integers(0, 4), min_size=1, max_size=8))
 def test_polygons_come_back_as_they_were(holes):
     polygons, outlines = make(holes)
@@ -43,7 +43,7 @@ def test_polygons_come_back_as_they_were(holes):
     assert outlines.ring_sizes.tolist() == [4] * (len(holes) + sum(holes))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(holes=st.lists(st.integers(0, 3), min_size=1, max_size=8), data=st.data())
 def test_taking_polygons_takes_all_their_rings(holes, data):
     polygons, outlines = make(holes)

@@ -346,7 +346,7 @@ def test_what_lies_elsewhere_is_to_be_downloaded(name: str) -> None:
     assert name in str(refused.value)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_damaged_extracts_are_refused_or_read(data: st.DataObject, tmp_path_factory: Any) -> None:
     whole = osm_xml(NODES, WAYS, RELATIONS).encode()
@@ -359,7 +359,7 @@ def test_damaged_extracts_are_refused_or_read(data: st.DataObject, tmp_path_fact
     assert shapely.is_valid(found.shapes).all()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),

@@ -264,9 +264,7 @@ def _upload_again(osm, tmp_path):
     return tmp_path / "b.jsonl"
 
 
-@settings(
-    max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_whatever_others_did_is_kept(data, tmp_path):
     """Random edits, deletions and uses by others; the map must hold together and theirs stay."""

@@ -171,7 +171,7 @@ def shapes(draw):
     return polygon
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.lists(shapes(), max_size=4), st.sampled_from([WGS84, UTM, CRS("EPSG:3857")]))
 def test_whatever_comes_leaves_sound_or_counted(found, crs):
     check(sanitize(np.array([*found, None], object), crs), len(found) + 1)

@@ -201,7 +201,7 @@ def test_a_town_whose_corners_were_moved_has_its_nodes_again():
 cell = st.tuples(st.integers(0, 3), st.integers(0, 3))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(
     cells=st.lists(cell, min_size=2, max_size=8, unique=True),
     jitter=st.sampled_from([0.0, 0.02, 0.1, 0.3, 1.0]),

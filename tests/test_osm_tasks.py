@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     places=st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), max_size=30, unique=True),
     per_task=st.integers(1, 9),

@@ -303,9 +303,7 @@ def test_a_changeset_with_strange_content_stops_everything(osm, file, journal):
         do_upload(osm.url, file, journal)
 
 
-@settings(
-    max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     faults=st.lists(
         st.tuples(

@@ -96,7 +96,7 @@ def test_masks_of_a_pixel_or_two_are_small_valid_outlines(shape_hw: tuple[int, i
     assert found.area >= pixels.area - 4 * 0.125
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     x=st.floats(5, 15),
     y=st.floats(5, 15),
@@ -118,7 +118,7 @@ def test_an_antialiased_rectangle_is_within_a_tenth_of_a_pixel_on_every_edge(
     assert inner.difference(found).area < 4, "only corners are cut"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     width=st.floats(22, 50), height=st.floats(22, 50), angle=st.floats(0, 90), dx=st.floats(0, 1)
 )
@@ -172,7 +172,7 @@ def rasterio_polygons(mask: np.ndarray, connectivity: int) -> list[shapely.Polyg
     return [shapely.geometry.shape(shape) for shape, _ in found]
 
 
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     seed=st.integers(0, 10_000),
     height=st.integers(1, 24),
@@ -351,7 +351,7 @@ def test_outlines_run_along_the_scenes_borders_alone(x: int, y: int, sides: list
     assert inner.difference(outer).area < 1e-9
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 10_000), height=st.integers(1, 15), width=st.integers(1, 15))
 def test_at_the_scenes_borders_masks_are_as_if_they_went_on_beyond(
     seed: int, height: int, width: int

@@ -54,7 +54,7 @@ def reader_threads():
     return [t for t in threading.enumerate() if t.name.startswith("geoseg-read")]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     data=st.data(),
     batch_size=st.integers(1, 20),

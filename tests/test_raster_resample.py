@@ -66,7 +66,7 @@ def holed(tmp_path_factory):
     return write(path, noise(230, 260), mask=blobs(230, 260), transform=ROTATED)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(data=st.data(), gsd=st.sampled_from([0.07, 0.13, 0.199, 0.21, 0.3, 0.77, 2.3]))
 def test_a_pixel_has_one_value_whichever_window_reads_it(holed, data, gsd):
     with Scene.open(holed, gsd=gsd) as scene:

@@ -69,7 +69,7 @@ def turns_deg(shape: shapely.Polygon) -> np.ndarray:
 )
 @example(width=30, height=30, angle=45, x=0, y=0)
 @example(width=16, height=16, angle=0, x=0.5, y=0.5)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_rectangles_at_any_angle_come_back(width, height, angle, x, y):
     truth = translate(placed(box(0, 0, width, height), angle), x, y)
     found = made(traced([truth]))
@@ -119,7 +119,7 @@ def test_angles_of_45_degrees_only_on_request(angle):
 
 
 @given(radius=st.floats(8, 60), x=st.floats(0, 1), y=st.floats(0, 1))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_circles_become_circles_of_their_area(radius, x, y):
     truth = shapely.Point(70 + x, 70 + y).buffer(radius, quad_segs=64)
     raw = traced([truth])
@@ -251,7 +251,7 @@ def test_parts_stay_apart_or_as_they_were():
     angles=st.sampled_from([90, 45]),
     directions=st.integers(1, 3),
 )
-@settings(max_examples=80, deadline=None)
+@settings(max_examples=80)
 def test_any_polygon_gives_a_valid_one(points, angles, directions):
     shape = shapely.make_valid(Polygon(points))
     parts = [part for part in shapely.get_parts(shape) if part.geom_type == "Polygon"]

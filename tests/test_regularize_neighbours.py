@@ -51,7 +51,7 @@ def terrace(rng: np.random.Generator, n: int, angle_deg: float) -> tuple[np.ndar
 
 
 @given(seed=st.integers(0, 10**6), n=st.integers(2, 9), angle=st.floats(0, 180))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_terraces_close_up(seed, n, angle):
     exact, loose = terrace(np.random.default_rng(seed), n, angle)
     found = share_walls(loose, options=CLOSE)
@@ -64,7 +64,7 @@ def test_terraces_close_up(seed, n, angle):
 
 
 @given(seed=st.integers(0, 10**6), angle=st.floats(0, 180))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_flush_houses_have_the_same_corners_to_the_bit(seed, angle):
     """GEOS finds one polygon all inside the other where corners differ in the last digit."""
     rng = np.random.default_rng(seed)
@@ -77,7 +77,7 @@ def test_flush_houses_have_the_same_corners_to_the_bit(seed, angle):
 
 
 @given(seed=st.integers(0, 10**6), angle=st.floats(0, 180))
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_the_order_of_rows_changes_no_bit(seed, angle):
     rng = np.random.default_rng(seed)
     _, loose = terrace(rng, 6, angle)
@@ -161,7 +161,7 @@ def test_multipolygons_stay_multipolygons():
     ),
     turn=st.floats(0, 90),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_any_neighbours_stay_valid_and_much_as_they_were(boxes, turn):
     shapes = np.array([box(x, y, x + w, y + h) for x, y, w, h in boxes], object)
     shapes = np.array([rotate(s, turn * (i % 3) / 9) for i, s in enumerate(shapes)], object)

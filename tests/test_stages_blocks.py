@@ -111,7 +111,7 @@ def leftovers(folder: Path) -> list[str]:
     order=st.integers(0, 1000),
     cut=st.integers(0, 30),
 )
-@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=12, suppress_health_check=list(HealthCheck))
 def test_one_answer_for_every_cut_order_and_interruption(
     tmp_path_factory: pytest.TempPathFactory,
     seed: int,

@@ -71,7 +71,7 @@ def settled(frame, grid, folder, *, parts=1, batch_rows=None, cfg=None):
 
 
 @pytest.mark.parametrize("grid", GRIDS)
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), count=st.integers(0, 40), batch_rows=st.sampled_from([1, 3, 64]))
 def test_groups_in_batches_give_what_all_at_once_gives(
     tmp_path_factory, grid, seed, count, batch_rows
@@ -88,7 +88,7 @@ def test_groups_in_batches_give_what_all_at_once_gives(
     assert shapely.is_valid(found.geometry.to_numpy()).all()
 
 
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10**6), parts=st.integers(1, 9), batch_rows=st.sampled_from([1, 5, 64]))
 def test_how_rows_come_and_are_read_changes_no_bit(tmp_path_factory, seed, parts, batch_rows):
     grid = GRIDS[0]
@@ -113,7 +113,7 @@ def test_metres_and_back(grid):
     assert shapely.hausdorff_distance(again, shapes).max() < 1e-6
 
 
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 10**6), parts=st.integers(1, 6), batch_rows=st.sampled_from([1, 5, 64]))
 def test_shared_walls_do_not_depend_on_how_rows_come(tmp_path_factory, seed, parts, batch_rows):
     grid = GRIDS[0]

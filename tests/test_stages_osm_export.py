@@ -263,7 +263,7 @@ def hostile(draw):
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     shapes=st.lists(hostile(), max_size=4),
     label=text,

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from builders import make_chip, make_detections, make_grid, make_window
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geoseg.chips import Chip
@@ -84,7 +84,6 @@ def finds(draw: st.DrawFn) -> Found:
     return found
 
 
-@settings(deadline=None)  # each example waits for the disk
 @given(found=finds(), rows=st.integers(1, 7))
 def test_detections_round_trip_however_the_file_is_cut(found: Found, rows: int) -> None:
     expected = [fields(*item) for item in found]

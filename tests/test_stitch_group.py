@@ -100,7 +100,7 @@ def test_one_bad_mask_over_a_seam_does_not_fuse_six_houses(
     assert all(best[k - 1] >= 0.5 for k in inner), "what the other chip saw apart stays apart"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     data=st.data(),
     width=st.integers(6, 14),

@@ -41,7 +41,7 @@ def scene_mask(x0: int, x1: int, y0: int = 50, y1: int = 90) -> np.ndarray:
     return mask
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(seed=st.integers(0, 10_000))
 def test_agreement_is_counted_inside_the_strip_alone(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -161,7 +161,7 @@ def strongest_of_all_pairs(merged: Keyed, least_ios: float) -> Keyed:
     return [merged[i] for i in sorted(kept)]
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(seed=st.integers(0, 10_000), n=st.integers(1, 25), least_ios=st.sampled_from([0.05, 0.6, 1]))
 def test_duplicates_are_those_that_comparing_every_pair_finds(
     seed: int, n: int, least_ios: float

@@ -79,7 +79,7 @@ def assert_each_shape_once(instances: list[Instance], ids: np.ndarray, chips: li
         assert instance.score == pytest.approx(0.9)
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=120)
 @given(
     seed=st.integers(0, 10_000),
     height=st.integers(1, 150),
@@ -152,7 +152,7 @@ def _noisy(chip: Chip, ids: np.ndarray) -> Detections:
     return see(chip, masks, list(rng.uniform(0.3, 1, len(masks)))) if masks else see(chip, [])
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 1000))
 def test_the_order_of_chips_within_a_row_changes_nothing(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -169,7 +169,7 @@ def test_the_order_of_chips_within_a_row_changes_nothing(seed: int) -> None:
     assert _signature(in_order) == results[0]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1000))
 def test_noise_never_breaks_the_invariants(seed: int) -> None:
     rng = np.random.default_rng(seed)

@@ -226,7 +226,7 @@ def test_impossible_mosaic_is_refused(town, tmp_path, size_px, message):
 
 
 @given(st.integers(0, (1 << 24) - 1))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_every_24_bit_id_is_read_back(ident):
     found = oracle()([make_chip([[0, ident], [0, ident]])])[0]
     assert len(found["boxes"]) == (ident > 0)

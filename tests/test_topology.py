@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import shapely
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy.sparse.csgraph import connected_components
 from shapely.affinity import rotate
@@ -64,7 +64,6 @@ def one_after_the_other(shapes, scores, options, min_area_m2):
     return result
 
 
-@settings(deadline=None)
 @given(towns(), st.sampled_from([0.0, 0.5]), st.sampled_from([0.0, 0.3]), st.sampled_from([0, 2]))
 def test_rounds_give_what_the_loop_gives(town, most_claimed, sliver_m, min_area_m2):
     shapes, scores = town
@@ -77,7 +76,6 @@ def test_rounds_give_what_the_loop_gives(town, most_claimed, sliver_m, min_area_
         assert ours.symmetric_difference(theirs).area < 1e-6
 
 
-@settings(deadline=None)
 @given(towns())
 def test_no_ground_is_lost_where_nothing_has_to_go(town):
     shapes, scores = town
@@ -87,7 +85,6 @@ def test_no_ground_is_lost_where_nothing_has_to_go(town):
     assert settled[best] is shapes[best]
 
 
-@settings(deadline=None)
 @given(towns(), st.randoms(use_true_random=False))
 def test_order_of_rows_does_not_matter_where_scores_differ(town, random):
     shapes, scores = town
@@ -144,7 +141,6 @@ def test_a_cut_into_two_keeps_both_parts():
 
 
 @pytest.mark.parametrize("rows", [3, 1000])
-@settings(deadline=None)
 @given(data=st.data())
 def test_groups_are_those_of_all_pairs(rows, data):
     count = data.draw(st.integers(0, 20))

@@ -59,7 +59,7 @@ def test_classes_are_not_mixed() -> None:
 
 
 @given(st.permutations(range(4)), st.sampled_from(MERGES), st.integers(0, 50))
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 def test_the_order_of_views_does_not_matter(order: list[int], merge: Any, seed: int) -> None:
     rng = np.random.default_rng(seed)
     seen = []

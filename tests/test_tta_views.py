@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 from builders import make_detections, make_window
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from geoseg.chips import ChipBatch
@@ -33,7 +33,6 @@ def test_the_eight_views_are_the_flips_and_rotations_each_once() -> None:
 
 
 @given(st.sampled_from(make_views("d4")), st.data())
-@settings(deadline=None)
 def test_a_view_undoes_itself_exactly(view: View, data: Any) -> None:
     height, width = data.draw(st.sampled_from([(20, 20), (20, 9), (7, 20)]))
     (x0, x1), (y0, y1) = (

@@ -202,7 +202,7 @@ def test_an_area_on_the_other_side_of_the_earth_does_not_touch(tmp_path):
         read_aoi(save(tmp_path / "a.geojson", [shapely.box(-100, -30, -99, -29)]), make_grid())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.floats(-400, 900),
     st.floats(-900, 400),

@@ -283,7 +283,7 @@ def test_longitudes_beyond_180_come_home(tmp_path, west, parts):
     assert got.area == pytest.approx(frame.geometry[0].area, rel=1e-2)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.floats(-540, 540),
     st.floats(-80, 80).map(lambda y: round(y, 9)),

@@ -12,7 +12,6 @@ import numpy as np
 from geoseg.coco import encode_rle
 from geoseg.data.annotations import Annotations, Images, Segments
 from geoseg.data.samples import boxes_of
-from geoseg.detections import MASK_ON
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -75,19 +74,16 @@ class Collector:
             self.add_object(mask, box, label)
 
     def add_detections(
-        self,
-        name: str,
-        shape_hw: tuple[int, int],
-        detections: Detections,
-        *,
-        image_id: int | None = None,
+        self, name: str, detections: Detections, *, image_id: int | None = None
     ) -> None:
-        """Add a chip with what a network found in it; masks without a pixel are left out."""
-        self.add_image(name, shape_hw, image_id=image_id)
+        """Add a chip, which is the window of what a network found in it.
+
+        Masks without a pixel are left out.
+        """
+        window = detections.window
+        self.add_image(name, (window.height, window.width), image_id=image_id)
         for i in range(len(detections)):
-            x0, y0, x1, y1 = detections.mask_boxes[i].tolist()
-            mask = np.zeros(shape_hw, np.bool_)
-            mask[y0:y1, x0:x1] = detections.mask(i) >= MASK_ON
+            mask = detections.window_mask(i)
             if mask.any():
                 label, score = int(detections.labels[i]), float(detections.scores[i])
                 self.add_object(mask, detections.boxes[i], label, score)

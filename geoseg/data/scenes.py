@@ -17,6 +17,7 @@ import shapely
 
 from geoseg.data.samples import LEAST_OBJECT_PX, Sample
 from geoseg.errors import ConfigError, VectorError
+from geoseg.frames import to_px
 from geoseg.grid import Window
 from geoseg.raster import Scene, rasterize_polygons
 from geoseg.vector import read_vector
@@ -308,13 +309,6 @@ def outlines_px(labels: str, grid: Grid) -> NDArray[np.object_]:
     if not len(parts):
         raise VectorError(f"{labels} must hold polygons, it holds none")
     return to_px(parts, grid)
-
-
-def to_px(geometries: NDArray[np.object_], grid: Grid) -> NDArray[np.object_]:
-    """Return geometries (N,) of a grid's CRS in its pixels, points (x, y), pixel edges."""
-    inverse = np.array(~grid.transform).reshape(3, 3)[:2]
-    moved = shapely.transform(geometries, lambda xy: xy @ inverse[:, :2].T + inverse[:, 2])
-    return np.asarray(moved, object)
 
 
 def instance_masks(polygons: NDArray[np.object_], shape_hw: tuple[int, int]) -> NDArray[np.bool_]:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from geoseg.data.scenes import LabelledScene, WindowOptions, to_px
+from geoseg.data.scenes import LabelledScene, WindowOptions
+from geoseg.frames import to_px
 from geoseg.testing.town import make_town
 
 if TYPE_CHECKING:

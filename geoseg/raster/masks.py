@@ -19,6 +19,7 @@ from rasterio.windows import Window as RioWindow
 
 from geoseg.errors import ConfigError
 from geoseg.files import check_output, hidden_folder, move, output_errors
+from geoseg.frames import to_px
 from geoseg.raster.gdal import CACHE_MIN_BYTES, GDAL_ERRORS, limit_cache, no_cache
 from geoseg.raster.images import TIFF_SUFFIXES
 
@@ -177,10 +178,7 @@ def rasterize_footprints(
         raise ConfigError(f"ids must be one per geometry ({len(geometries)}), got {len(ids)}")
     _check_ids(ids)
     # In pixels, so that a window's transform is whole numbers and blocks meet without a seam.
-    inverse = np.array(~grid.transform).reshape(3, 3)[:2]
-    in_px = shapely.transform(
-        np.asarray(geometries, object), lambda xy: xy @ inverse[:, :2].T + inverse[:, 2]
-    )
+    in_px = to_px(np.asarray(geometries, object), grid)
     tree = shapely.STRtree(in_px)
     with MaskWriter(path, grid, "ids") as writer:
         for _, _, block, _ in grid.split(RASTERIZE_PX, 0):

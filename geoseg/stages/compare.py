@@ -17,7 +17,8 @@ from geoseg.errors import ConfigError, InputNotFoundError, ReadError, SceneError
 from geoseg.evaluate.changes import building_gains, find_changes, measure_gain
 from geoseg.evaluate.gallery import Panel, draw_gallery
 from geoseg.files import check_output, replacing
-from geoseg.grid import Grid, Window, apply_transform
+from geoseg.frames import to_px
+from geoseg.grid import Grid, Window
 from geoseg.stages.maps import EVERYWHERE, centred_in, read_area, read_map
 from geoseg.stages.outputs import open_origin
 from geoseg.vector import read_vector
@@ -230,6 +231,4 @@ def _near(tree: shapely.STRtree, shapes: Shapes, window: Window) -> list[shapely
 
 
 def _in_pixels(frame: gpd.GeoDataFrame, grid: Grid) -> Shapes:
-    to_pixels = ~grid.transform
-    shapes = frame.to_crs(grid.crs).geometry.to_numpy()
-    return np.asarray(shapely.transform(shapes, lambda xy: apply_transform(to_pixels, xy)), object)
+    return to_px(frame.to_crs(grid.crs).geometry.to_numpy(), grid)

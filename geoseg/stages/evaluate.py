@@ -144,8 +144,7 @@ def evaluate_model(
         progress=progress,
     )
     for picture, found in seen:
-        shape_hw = found.window.height, found.window.width
-        collector.add_detections(picture.name, shape_hw, found, image_id=picture.image_id)
+        collector.add_detections(picture.name, found, image_id=picture.image_id)
     tally.check()
     return in_classes_of(truth, collector.finish())
 

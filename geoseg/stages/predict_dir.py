@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import warnings
 from contextlib import closing
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import TYPE_CHECKING, TextIO
 
 import numpy as np
 
 from geoseg.coco import encode_rle
 from geoseg.data.cocofile import read_coco
 from geoseg.data.cocowrite import JSON_SUFFIXES, MAX_RESULTS_PER_IMAGE, result_record
-from geoseg.detections import MASK_ON
 from geoseg.errors import GeosegWarning, ModelError
 from geoseg.files import check_apart, check_output, output_errors, staged
 from geoseg.models import find_model, load_model
@@ -210,7 +209,6 @@ def _write(
 
 def _records(picture: Picture, detections: Detections, spec: ModelSpec, most: int) -> Iterator[str]:
     """Yield the best detections of a picture as JSON."""
-    shape_hw = (detections.window.height, detections.window.width)
     order = np.argsort(-detections.scores, kind="stable")[:most]
     for i in order.tolist():
         x0, y0, x1, y1 = detections.boxes[i].tolist()
@@ -219,12 +217,5 @@ def _records(picture: Picture, detections: Detections, spec: ModelSpec, most: in
             category_id=category_id(spec, int(detections.labels[i])),
             score=float(detections.scores[i]),
             box_xywh=[x0, y0, x1 - x0, y1 - y0],
-            rle=_rle(detections, i, shape_hw),
+            rle=encode_rle(detections.window_mask(i)),
         )
-
-
-def _rle(detections: Detections, i: int, shape_hw: tuple[int, int]) -> dict[str, Any]:
-    x0, y0, x1, y1 = detections.mask_boxes[i].tolist()
-    mask = np.zeros(shape_hw, np.bool_)
-    mask[y0:y1, x0:x1] = detections.mask(i) >= MASK_ON
-    return encode_rle(mask)

@@ -16,6 +16,7 @@ from pyproj import CRS, Transformer
 from rasterio.features import rasterize
 
 from geoseg.errors import ConfigError
+from geoseg.frames import from_px
 from geoseg.grid import Grid
 from geoseg.testing.layout import lay_out
 from geoseg.testing.render import render
@@ -79,20 +80,11 @@ def make_town(
     ids = rasterize(shapes, out_shape=(size_px, size_px), dtype="int32")
     image = render(layout, ids, rng)
     grid = _home_grid(CRS.from_user_input(crs), size_px, gsd_m)
-    geometry = shapely.orient_polygons(to_crs_frame(np.array(layout.polygons), grid))
+    geometry = shapely.orient_polygons(from_px(np.array(layout.polygons), grid))
     truth = gpd.GeoDataFrame(
         {"ident": idents, "kind": list(layout.kinds)}, geometry=geometry, crs=grid.crs
     )
     return Town(image=image, ids=ids, truth=truth, grid=grid)
-
-
-def to_crs_frame(polygons: NDArray[np.object_], grid: Grid) -> NDArray[np.object_]:
-    """Return polygons of a grid's pixel frame (x right, y down, px) in its CRS."""
-
-    def move(xy: NDArray[np.float64]) -> NDArray[np.float64]:
-        return np.stack(grid.xy(xy[:, 1], xy[:, 0]), axis=1)
-
-    return np.asarray(shapely.transform(polygons, move))
 
 
 def _home_grid(crs: CRS, size_px: int, gsd_m: float) -> Grid:

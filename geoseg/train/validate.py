@@ -10,7 +10,6 @@ import numpy as np
 
 from geoseg.chips import Chip, ChipBatch
 from geoseg.data.collect import Collector
-from geoseg.detections import MASK_ON
 from geoseg.evaluate import coco_figures
 from geoseg.grid import Window
 from geoseg.models import LoadedModel
@@ -86,7 +85,7 @@ class Validator:
                     if first + at < DRAWN:
                         self._drawn[first + at :] = [_overlay(sample, detections)]
                     truth.add_sample(name, sample)
-                    found.add_detections(name, sample.image.shape[1:], detections)
+                    found.add_detections(name, detections)
         finally:
             module.roi_heads.score_thresh = before
         return truth.finish(), found.finish()
@@ -98,10 +97,7 @@ def _overlay(sample: Sample, detections: Detections) -> NDArray[np.uint8]:
     for mask in sample.masks:
         _draw(image, mask, BLUE)
     for i in np.flatnonzero(detections.scores >= DRAWN_SCORE).tolist():
-        x0, y0, x1, y1 = detections.mask_boxes[i].tolist()
-        mask = np.zeros(image.shape[:2], bool)
-        mask[y0:y1, x0:x1] = detections.mask(i) >= MASK_ON
-        _draw(image, mask, ORANGE)
+        _draw(image, detections.window_mask(i), ORANGE)
     return image
 
 
