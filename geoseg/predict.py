@@ -119,7 +119,7 @@ class Predictor:
         return self._mask_scored(found) if self.model.spec.mask_scores else found
 
     def _mask_scored(self, found: Detections) -> Detections:
-        scored = replace(found, scores=found.scores * found.expected_ious())
+        scored = replace(found, scores=found.scores * np.sqrt(found.expected_ious()))
         keep = scored.scores >= self.score_threshold
         return scored if keep.all() else scored.take(keep)
 

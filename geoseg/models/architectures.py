@@ -41,6 +41,7 @@ LITE0_ANCHORS_PX = (12, 24, 48, 96, 192)  # one size a level: a shed to a wareho
 LITE0_FPN_CHANNELS = 128
 LITE0_BOX_CHANNELS = 512
 LITE0_MASK_CHANNELS = 128
+LITE0_BOX_NMS = 0.55  # IoU; torchvision's 0.5 drops neighbours in rows that stand askew
 SLIM_MASK_CHANNELS = (96, 96, 96)  # a third of the layers' width: masks were 3/4 of the time
 
 
@@ -140,6 +141,7 @@ def _maskrcnn_lite0(num_classes: int, chip_size_px: int, **mask_parts: nn.Module
         box_predictor=FastRCNNPredictor(LITE0_BOX_CHANNELS, num_classes),
         image_mean=(0.5, 0.5, 0.5),
         image_std=(0.5, 0.5, 0.5),
+        box_nms_thresh=LITE0_BOX_NMS,
         **mask_parts,
         **sizes,
         **TEST_TIME,

@@ -90,8 +90,9 @@ class ModelSpec:
     """What the network's scores stand for: how probably a footprint is a building, matched at IoU
     .5; None where nobody measured it. It holds for scores made as `mask_scores` says."""
     mask_scores: bool = False
-    """Whether the score of a find is its class's times the IoU that its mask is expected to have
-    (`Detections.expected_ious`), which ranks better; else the class's alone, as torchvision's."""
+    """Whether the score of a find is its class's times the square root of the IoU that its mask is
+    expected to have (`Detections.expected_ious`), which ranks better; else the class's alone, as
+    torchvision's."""
 
     def __post_init__(self) -> None:
         for key in ("name", "architecture", "licence", "version"):
