@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -179,6 +180,55 @@ def test_unknown_first_weights_are_refused(tmp_path):
             build_network(NetworkOptions(init=init), num_classes=2, size_px=96)
     with pytest.raises(ConfigError, match="init: coco is for"):
         build_network(NetworkOptions(init="coco"), num_classes=2, size_px=96)
+
+
+RESNET = NetworkOptions(init="coco", architecture="maskrcnn_resnet50_fpn")
+RESNET_FILE = Path("hub", "checkpoints", "maskrcnn_resnet50_fpn_coco-bf2d0c1e.pth")
+
+
+class Hostile:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self):
+        return Path.touch, (self.path,)
+
+
+def test_code_in_torchvisions_cache_is_not_run(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    (tmp_path / RESNET_FILE).parent.mkdir(parents=True)
+    torch.save({"a": Hostile(tmp_path / "ran")}, tmp_path / RESNET_FILE)
+    with pytest.raises(FormatError, match="is not a checkpoint of plain tensors"):
+        build_network(RESNET, num_classes=2, size_px=96)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("error", [URLError("no route to host"), RuntimeError("invalid hash")])
+def test_torchvisions_weights_that_cannot_be_fetched_are_said(tmp_path, monkeypatch, error):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+
+    def fails(*_, **__):
+        raise error
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", fails)
+    with pytest.raises(ModelError, match=r"COCO_V1 could not be fetched .*: go online once"):
+        build_network(RESNET, num_classes=2, size_px=96)
+
+
+def test_torchvisions_weights_are_fetched_once_and_checked(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    name, fetched = "backbone.fpn.inner_blocks.0.0.bias", []
+
+    def fetch(url, path, digest, **_):
+        fetched.append((url.rpartition("/")[2], digest))
+        torch.save({name: torch.full((256,), 7.0)}, path)
+
+    monkeypatch.setattr("torch.hub.download_url_to_file", fetch)
+    for _ in range(2):
+        module, result = build_network(RESNET, num_classes=2, size_px=96)
+        assert result.loaded == (name,)
+        assert (module.state_dict()[name] == 7).all()
+    assert fetched == [(RESNET_FILE.name, "bf2d0c1e")]
 
 
 def learning(module: torch.nn.Module) -> set[str]:
