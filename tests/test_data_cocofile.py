@@ -277,6 +277,19 @@ def test_crowdais_folders_are_found(tmp_path):
     assert [s.name for s in find_splits(tmp_path)] == ["train", "val"]
 
 
+def test_splits_without_annotations_are_passed_over(tmp_path):
+    (tmp_path / "test" / "images").mkdir(parents=True)
+    with pytest.raises(InputNotFoundError, match=r"no annotations of split 'test': .*must hold"):
+        find_splits(tmp_path)
+    (tmp_path / "train").mkdir()
+    (tmp_path / "train" / "annotation.json").write_text("{}")
+    assert [s.name for s in find_splits(tmp_path)] == ["train"]
+    with pytest.raises(InputNotFoundError, match=r"annotation-small.json"):
+        find_splits(tmp_path, small=True)
+    with pytest.raises(InputNotFoundError, match="no annotations of split 'test'"):
+        find_split(tmp_path, "test")
+
+
 def test_what_is_missing_is_said(tmp_path):
     with pytest.raises(InputNotFoundError, match=r"no annotations of split 'val': .*must hold"):
         find_split(tmp_path, "val")

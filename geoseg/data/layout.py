@@ -41,8 +41,8 @@ def find_split(root: Path, name: str, *, small: bool = False) -> Split:
         InputNotFoundError: There is none; the message says what was looked for.
     """
     folder = root / name
-    wanted = (SMALL_DOCUMENT,) if small else DOCUMENTS
-    document = next((folder / d for d in wanted if (folder / d).is_file()), None)
+    wanted = _documents(small=small)
+    document = _first_file(folder, wanted)
     if document is None:
         raise InputNotFoundError(
             f"no annotations of split {name!r}: {folder} must hold {' or '.join(wanted)}"
@@ -64,12 +64,21 @@ def escapes(name: str) -> bool:
 
 
 def find_splits(root: Path, *, small: bool = False) -> list[Split]:
-    """Return all splits below a folder.
+    """Return all splits below a folder that have annotations; crowdAI's test images have none.
 
     Raises:
         InputNotFoundError: There is none.
     """
-    found = [find_split(root, name, small=small) for name in SPLITS if (root / name).is_dir()]
-    if not found:
+    there = [name for name in SPLITS if (root / name).is_dir()]
+    annotated = [n for n in there if _first_file(root / n, _documents(small=small))]
+    if not there:
         raise InputNotFoundError(f"{root} must hold at least one of {', '.join(SPLITS)}")
-    return found
+    return [find_split(root, name, small=small) for name in annotated or there]
+
+
+def _documents(*, small: bool) -> tuple[str, ...]:
+    return (SMALL_DOCUMENT,) if small else DOCUMENTS
+
+
+def _first_file(folder: Path, names: tuple[str, ...]) -> Path | None:
+    return next((folder / name for name in names if (folder / name).is_file()), None)
