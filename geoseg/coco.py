@@ -227,6 +227,31 @@ def mask_ious(
     return np.asarray(coco_mask.iou(list(one), list(other), [0] * len(other)), np.float64)
 
 
+def rle_extents(
+    rles: Sequence[dict[str, Any]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return boxes (N, 4), left, top, width, height in px, and areas (N,), px2, of masks.
+
+    Args:
+        rles: Compressed run-length encodings whose runs fill their size.
+
+    Returns:
+        The boxes, all 0 for a mask without a pixel, and the areas.
+
+    Example:
+        >>> runs = pack_runs([45, 3, 552], 20, 30)
+        >>> boxes, areas = rle_extents([{"size": [20, 30], "counts": runs}])
+        >>> boxes.tolist(), areas.tolist()
+        ([[2.0, 5.0, 1.0, 3.0]], [3.0])
+    """
+    if not rles:
+        return np.zeros((0, 4)), np.zeros(0)
+    areas = np.asarray(coco_mask.area(list(rles)), np.float64)
+    boxes = np.asarray(coco_mask.toBbox(list(rles)), np.float64)
+    boxes[areas == 0] = 0  # pycocotools makes some billions of pixels wide
+    return boxes, areas
+
+
 def polygons_rle(rings: Sequence[NDArray[np.float32]], shape_hw: tuple[int, int]) -> dict[str, Any]:
     """Return the union of polygons (n, 2), as COCO rasterises them, as a run-length encoding.
 

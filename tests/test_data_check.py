@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WIDTH, HEIGHT = 30, 20
+RUNS = {"size": [20, 30], "counts": [0, 5, 595]}
 
 
 def square(x: float, y: float, side: float = 6) -> list[float]:
@@ -56,7 +57,7 @@ def test_a_sound_data_set_has_no_findings(tmp_path):
     good = [
         annotation(1),
         annotation(2, segmentation=[hole], bbox=[2, 2, 12, 12]),
-        annotation(3, image_id=2, segmentation={"size": [20, 30], "counts": [0, 5, 595]}),
+        annotation(3, image_id=2, segmentation=RUNS, bbox=[0, 0, 1, 5]),
         annotation(4, segmentation=[square(0, 0), square(10, 0)], bbox=[0, 0, 16, 6]),
     ]
     assert kinds(tmp_path, *good) == []
@@ -77,12 +78,33 @@ def test_a_sound_data_set_has_no_findings(tmp_path):
         ({"segmentation": [[2, 3, 5, 3, 8, 3]], "bbox": [2, 3, 6, 1]}, "outline without area"),
         ({"segmentation": [[2, 3, 8, 9, 8, 3, 2, 9]]}, "outline crosses itself"),
         ({"segmentation": {"size": [20, 30], "counts": [600]}}, "outline without area"),
-        ({"bbox": [1, 2]}, "malformed annotation"),
+        ({"bbox": [1, 2]}, "malformed box"),
+        ({"segmentation": RUNS, "bbox": [12, 3, 1, 5]}, "box disagrees"),
     ],
 )
 def test_each_fault_is_found_and_only_it(tmp_path, changes, kind):
     good = annotation(1)
     assert kinds(tmp_path, good, annotation(2, **changes)) == [kind]
+
+
+def test_runs_without_a_box_have_theirs(tmp_path):
+    bare = annotation(1, segmentation=RUNS)
+    del bare["bbox"], bare["area"]
+    assert kinds(tmp_path, bare) == []
+
+
+def test_what_is_sound_stays_in_the_clean_copy(tmp_path):
+    """Doubled ids, malformed boxes and nameless categories take no object away."""
+    faults = [annotation(0, segmentation=[square(2, y)], bbox=[2, y, 6, 6]) for y in range(9)]
+    faults[4] |= {"bbox": "none"}
+    path, images = data_set(tmp_path, faults, categories=[{"id": 100, "name": ""}])
+    found = fix(path, images, tmp_path / "clean.json")
+    assert found.counts() == {"duplicate annotation id": 8, "bad category": 1, "malformed box": 1}
+    assert check(tmp_path / "clean.json", images).findings == ()
+    clean = read_coco(tmp_path / "clean.json")
+    assert clean.ids.tolist() == list(range(1, 10))
+    assert clean.boxes_xywh[4].tolist() == [2, 4, 6, 6]
+    assert clean.categories[0].name == "100"
 
 
 def test_faults_of_images_and_categories_are_found(tmp_path):

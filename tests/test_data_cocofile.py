@@ -78,14 +78,17 @@ def test_all_kinds_of_outlines_are_read(tmp_path):
     assert [r.tolist() for r in read.segments.rings(1)] == [[[2, 3], [12, 3], [12, 9], [2, 9]]]
 
 
+def as_bytes(counts: str | bytes) -> bytes:
+    return counts.encode() if isinstance(counts, str) else counts
+
+
 def test_masks_are_pycocotools(tmp_path):
     path = written(tmp_path, document())
     with contextlib.redirect_stdout(io.StringIO()):
         reference = COCO(str(path))
     read = read_coco(path)
     for i, ident in enumerate(read.ids.tolist()):
-        expected = reference.annToRLE(reference.anns[ident])["counts"]
-        expected = expected.encode() if isinstance(expected, str) else expected
+        expected = as_bytes(reference.annToRLE(reference.anns[ident])["counts"])
         assert encode_rle(read.object_mask(i))["counts"].encode() == expected
 
 
@@ -160,7 +163,8 @@ def broken(**changes) -> dict:
         ("\xff\xfe", "must be a COCO document"),
         ('{"images": []}', "missing required field `categories`"),
         (document(categories=[]), "at least one category"),
-        (document(categories=[{"id": 1, "name": ""}]), "bad category"),
+        (document(categories=[{"id": 1, "name": ""}]), "bad category: id 1: name must be text"),
+        (document(categories=[{"id": 1}]), "bad category: id 1: name must be text"),
         (document(images=document()["images"] * 2), "duplicate image id: 7"),
         (document(images=[{"id": 1, "file_name": "a", "width": 0, "height": 3}]), "bad size"),
         (
@@ -186,8 +190,11 @@ def broken(**changes) -> dict:
         ),
         (document(categories=[{"id": 2**63, "name": "x"}]), "bad category"),
         (broken(segmentation={"size": [20, 30], "counts": [10**400]}), "must fill its size"),
-        (broken(bbox=[1, 2, 3]), "bbox must be"),
-        (broken(bbox=[1, 2, 3, 1e400]), "must be a COCO document"),
+        (broken(bbox=[1, 2, 3]), "malformed box: bbox must be"),
+        (broken(bbox=[1, 2, "x", 4]), "malformed box: bbox must be"),
+        (broken(bbox=[1, 2, 10**400, 4]), "malformed box: bbox must be"),
+        (broken(bbox=[1, 2, 3, 1e400]), "must be a COCO document, got: Infinity at byte"),
+        (broken(area=float("nan")), "must be a COCO document, got: NaN at byte"),
         (broken(segmentation=[[1, 2, 3]]), "a polygon must be x, y"),
         (broken(segmentation=[[1e9, 2, 3, 4, 5, 6]]), "finite pixels"),
         (broken(segmentation={"size": [3, 3], "counts": "9"}), "runs must be of 20x30 px"),
@@ -215,6 +222,61 @@ def test_findings_are_told_and_the_rest_is_read(tmp_path):
         ("missing category", 1),
         ("missing image", 77),
     ]
+
+
+def test_what_can_be_put_right_is_told_and_read(tmp_path):
+    base = document()["annotations"]
+    annotations = [a | {"id": 0, "bbox": [{}, 2]} for a in base]
+    value = document(annotations=annotations, categories=[{"id": 100, "name": ""}])
+    findings = []
+    read = read_coco(written(tmp_path, value), findings=findings)
+    assert read.ids.tolist() == [0, 0, 0]
+    assert read.boxes_xywh.tolist() == [[10, 4, 10, 4], [2, 3, 10, 6], [0, 0, 1, 5]]
+    assert [c.name for c in read.categories] == ["100"]
+    assert sorted(f.kind for f in findings) == [
+        "bad category", *["duplicate annotation id"] * 2, *["malformed box"] * 3,
+    ]  # fmt: skip
+
+
+def test_a_bad_category_spoils_no_other(tmp_path):
+    findings = []
+    categories = [{"id": -1, "name": "x"}, {"id": 100, "name": "building"}]
+    read = read_coco(written(tmp_path, document(categories=categories)), findings=findings)
+    assert (read.categories, len(read)) == ((BUILDING,), 3)
+    assert [f.kind for f in findings] == ["bad category"]
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path):
+    path = tmp_path / "annotation.json"
+    path.write_text(json.dumps(document()), encoding="utf-8-sig")
+    assert len(read_coco(path)) == 3
+
+
+L_SHAPE = [2.0, 3.0, 12.0, 3.0, 12.0, 9.0, 7.0, 9.0, 7.0, 6.0, 2.0, 6.0]
+
+
+def test_boxes_and_areas_that_are_not_given_are_those_of_the_outline(tmp_path):
+    base = document()["annotations"]
+    bare = [{k: v for k, v in a.items() if k not in {"bbox", "area"}} for a in base]
+    bare[0]["segmentation"] = [L_SHAPE]
+    bare.append({"id": 11, "image_id": 3, "category_id": 100, "bbox": [1, 1, 2, 4]})
+    path = written(tmp_path, document(annotations=bare))
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = COCO(str(path))
+    read = read_coco(path)
+    assert read.areas_px2.tolist() == [40, 45, 5, 8]
+    for i, ident in enumerate(read.ids[:3].tolist()):
+        rle = reference.annToRLE(reference.anns[ident])
+        assert read.areas_px2[i] == coco_mask.area(rle)
+        assert read.boxes_xywh[i].tolist() == coco_mask.toBbox(rle).tolist()
+
+
+@pytest.mark.parametrize("counts", [[600], [600, 0], [5, 0, 595]])
+def test_runs_without_a_pixel_have_no_box(tmp_path, counts):
+    runs = {"size": [20, 30], "counts": counts}
+    value = {"id": 1, "image_id": 3, "category_id": 100, "segmentation": runs}
+    read = read_coco(written(tmp_path, document(annotations=[value])))
+    assert (read.boxes_xywh.tolist(), read.areas_px2.tolist()) == ([[0, 0, 0, 0]], [0])
 
 
 def test_a_document_that_is_not_there(tmp_path):
@@ -250,6 +312,53 @@ def test_results_need_a_score(tmp_path, score):
     result = {"image_id": 3, "category_id": 100, "segmentation": [SQUARE], "score": score}
     with pytest.raises(FormatError, match="score must be in"):
         read_results(written(tmp_path, [result], "r.json"), truth)
+
+
+def results(*kinds: str) -> list[dict]:
+    """Build one result a mask, with what of `bbox`, `area` and `segmentation` is asked for."""
+    rng = np.random.default_rng(7)
+    found = []
+    for at in range(6):
+        mask = np.zeros((20, 30), np.uint8, order="F")
+        top, left = rng.integers(0, 12, 2)
+        mask[top : top + 3 + at, left : left + 12] = 1
+        mask[top, left] = 0
+        packed = coco_mask.encode(mask)
+        box = [float(v) for v in coco_mask.toBbox(packed)]
+        whole = {
+            "bbox": [box[0] + 0.5, box[1], box[2] - 0.5, box[3]],
+            "area": 17,
+            "segmentation": {"size": [20, 30], "counts": packed["counts"].decode()},
+        }
+        result = {"id": 0, "image_id": (3, 7)[at % 2], "category_id": 100, "score": 0.9 - at / 10}
+        found.append(result | {kind: whole[kind] for kind in kinds})
+    return found
+
+
+@pytest.mark.parametrize(
+    "kinds",
+    [("segmentation",), ("segmentation", "area"), ("bbox", "segmentation", "area"), ("bbox",)],
+)
+def test_results_are_loaded_as_pycocotools_loads_them(tmp_path, kinds):
+    path = written(tmp_path, document())
+    found = written(tmp_path, results(*kinds), "r.json")
+    with contextlib.redirect_stdout(io.StringIO()):
+        reference = COCO(str(path)).loadRes(str(found))
+    read = read_results(found, read_coco(path))
+    assert read.scores is not None
+    records = sorted(reference.anns.values(), key=lambda r: (r["image_id"] == 3, -r["score"]))
+    for i, record in enumerate(records):
+        assert read.scores[i] == pytest.approx(record["score"])
+        assert read.boxes_xywh[i].tolist() == list(record["bbox"])
+        assert read.areas_px2[i] == record["area"]
+        assert read.rle(i, 20, 30)["counts"] == as_bytes(reference.annToRLE(record)["counts"])
+
+
+def test_results_of_neither_mask_nor_box_are_refused(tmp_path):
+    truth = read_coco(written(tmp_path, document()))
+    with pytest.raises(FormatError, match="must have a segmentation or a bbox") as caught:
+        read_results(written(tmp_path, results(), "r.json"), truth)
+    assert "geoseg data check" not in str(caught.value), "which reads no results"
 
 
 def test_results_of_other_chips_are_refused(tmp_path):

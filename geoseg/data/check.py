@@ -12,7 +12,7 @@ import numpy as np
 import shapely
 from PIL import Image
 
-from geoseg.coco import keyholed
+from geoseg.coco import keyholed, rle_extents
 from geoseg.data.annotations import Annotations, Segments
 from geoseg.data.cocofile import read_coco
 from geoseg.data.cocowrite import write_coco
@@ -50,9 +50,9 @@ def check(document: Path, images: Path) -> Checked:
     """Find what breaks training in a COCO document and its images.
 
     Missing and unreadable images and sizes that disagree; doubled ids and names; annotations of
-    chips and categories that are not there, or malformed; boxes without an area, outside their
-    chip or away from their outline; outlines with fewer than three points, without an area or
-    crossing themselves; categories that nothing belongs to.
+    chips and categories that are not there, or malformed; boxes malformed, without an area, outside
+    their chip or away from their outline; outlines with fewer than three points, without an area or
+    crossing themselves; categories that nothing belongs to, or without a name.
 
     Args:
         document: The COCO file.
@@ -77,7 +77,8 @@ def fix(document: Path, images: Path, output: Path) -> Checked:
     """Write a copy of a document that `check` finds nothing in but empty categories.
 
     Outlines are mended and cut at the border of their chip, boxes and areas computed anew, ids
-    numbered from 1; what cannot be mended is left out, and so are chips without a readable image.
+    numbered from 1, nameless categories called by their id; what cannot be mended is left out, and
+    so are chips without a readable image.
     Categories stay, empty ones too: labels are ranks among them, and must be those of other splits.
 
     Returns:
@@ -184,7 +185,7 @@ def _box_findings(annotations: Annotations) -> Iterator[Finding]:
 
 
 def _outline_bounds(annotations: Annotations) -> NDArray[np.float64]:
-    """Return xyxy of each object's polygons; NaN for one without polygons."""
+    """Return xyxy of each object's polygons or runs; NaN for one without either, or a pixel."""
     segments = annotations.segments
     bounds = np.full((len(annotations), 4), np.nan)
     points = segments.ring_offsets[segments.object_rings]
@@ -192,6 +193,12 @@ def _outline_bounds(annotations: Annotations) -> NDArray[np.float64]:
     if len(some):
         bounds[some, :2] = np.minimum.reduceat(segments.xy, points[some], axis=0)
         bounds[some, 2:] = np.maximum.reduceat(segments.xy, points[some], axis=0)
+    packed = np.flatnonzero(np.diff(segments.run_offsets))
+    sizes = annotations.images.sizes_hw[annotations.image_index[packed]].tolist()
+    rles = [annotations.rle(i, *size) for i, size in zip(packed.tolist(), sizes, strict=True)]
+    boxes, areas = rle_extents(rles)
+    boxes[areas == 0] = np.nan
+    bounds[packed] = np.c_[boxes[:, :2], boxes[:, :2] + boxes[:, 2:]]
     return bounds
 
 

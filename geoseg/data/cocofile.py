@@ -7,7 +7,9 @@ malformed is named by file and record. Must not import torch.
 
 from __future__ import annotations
 
+import codecs
 import gc
+import re
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -41,7 +43,7 @@ class _Image(msgspec.Struct):
 
 class _Category(msgspec.Struct):
     id: int
-    name: str
+    name: Any = None
 
 
 class _Document(msgspec.Struct):
@@ -55,8 +57,9 @@ def read_coco(path: Path, *, findings: list[Finding] | None = None) -> Annotatio
 
     Args:
         path: The JSON file.
-        findings: Where given, records that cannot be used are left out and told here; otherwise
-            the first one is an error.
+        findings: Where given, records that cannot be used are left out and told here, and so is
+            what can be put right in others: a malformed box, an id that comes twice, a category
+            without a name. Otherwise the first one is an error.
 
     Returns:
         Its chips and objects, sorted by chip.
@@ -67,7 +70,8 @@ def read_coco(path: Path, *, findings: list[Finding] | None = None) -> Annotatio
             the file and the record.
     """
     with _without_collector():
-        tell = _teller(path, findings)
+        tell = _fail_of(path, hint=" (geoseg data check lists all)")
+        tell = tell if findings is None else findings.append
         document = _decode(path, _Document, "a COCO document")
         images = _images(document.images, tell)
         categories, label_of = _categories(document.categories, tell)
@@ -82,6 +86,9 @@ def read_coco(path: Path, *, findings: list[Finding] | None = None) -> Annotatio
 def read_results(path: Path, truth: Annotations) -> Annotations:
     """Read results in COCO's form: a list of image_id, category_id, segmentation and score.
 
+    As in pycocotools, a `bbox` gives the area, and the mask where there is no segmentation; without
+    one, box and area are those of the mask. Ids are not read.
+
     Args:
         path: The JSON file.
         truth: Says which chips and categories there are.
@@ -93,7 +100,7 @@ def read_results(path: Path, truth: Annotations) -> Annotations:
         InputNotFoundError: There is no such file.
         FormatError: As for `read_coco`; or a chip or category is not the truth's.
     """
-    tell = _teller(path, None)
+    tell = _fail_of(path)
     raw = _decode(path, list[msgspec.Raw], "a list of COCO results")
     label_of = {c.id: c.label for c in truth.categories}
     row_of = {int(v): i for i, v in enumerate(truth.images.ids)}
@@ -120,17 +127,28 @@ def _decode(path: Path, kind: Any, what: str) -> Any:
         raise InputNotFoundError(f"no annotations {path}: check the path")
     if path.stat().st_size > MAX_DOCUMENT_BYTES:
         raise FormatError(f"{path}: must be at most {MAX_DOCUMENT_BYTES} bytes")
+    data = b""
     try:
-        return msgspec.json.decode(path.read_bytes(), type=kind)
+        data = path.read_bytes().removeprefix(codecs.BOM_UTF8)  # which Windows' editors write
+        return msgspec.json.decode(data, type=kind)
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
-        raise FormatError(f"{path}: must be {what}, got: {str(error)[:160]}") from error
+        raise FormatError(f"{path}: must be {what}, got: {_reason(error, data)}") from error
 
 
-def _teller(path: Path, findings: list[Finding] | None) -> Callable[[Finding], None]:
+def _reason(error: Exception, data: bytes) -> str:
+    """Return what is wrong with JSON; say so where it is a number that Python's json writes."""
+    at = re.search(r"\(byte (\d+)\)", str(error))
+    word = re.match(rb"NaN|Infinity", data[int(at[1]) :][:8]) if at else None
+    if at and word:
+        return f"{word[0].decode()} at byte {at[1]}, which JSON does not have"
+    return str(error)[:160]
+
+
+def _fail_of(path: Path, *, hint: str = "") -> Callable[[Finding], None]:
     def fail(finding: Finding) -> NoReturn:
-        raise FormatError(f"{path}: {finding} (geoseg data check lists all)")
+        raise FormatError(f"{path}: {finding}{hint}")
 
-    return fail if findings is None else findings.append
+    return fail
 
 
 def _images(raw: list[msgspec.Raw], tell: Callable[[Finding], None]) -> Images:
@@ -165,22 +183,30 @@ def _images(raw: list[msgspec.Raw], tell: Callable[[Finding], None]) -> Images:
 def _categories(
     raw: list[_Category], tell: Callable[[Finding], None]
 ) -> tuple[tuple[Category, ...], dict[int, int]]:
-    by_id: dict[int, str] = {}
+    by_id: dict[int, Any] = {}
     for category in raw:
         if category.id in by_id:
             tell(Finding(kind="duplicate category", message=f"id {category.id} comes twice"))
         by_id[category.id] = category.name
     if not by_id:
         tell(Finding(kind="no category", message="a document must have at least one category"))
+    categories = list[Category]()
+    for key in sorted(by_id):
+        try:
+            categories.append(_category(len(categories) + 1, key, by_id[key], tell))
+        except ConfigError as error:
+            tell(Finding(kind="bad category", message=str(error)))
+    return tuple(categories), {c.id: c.label for c in categories}
+
+
+def _category(label: int, ident: int, name: Any, tell: Callable[[Finding], None]) -> Category:
+    """Return a category; one without a usable name is told and called by its id."""
+    by_id = Category(label=label, id=ident, name=str(ident))
     try:
-        categories = tuple(
-            Category(label=label, id=key, name=by_id[key])
-            for label, key in enumerate(sorted(by_id), 1)
-        )
+        return Category(label=label, id=ident, name=name)
     except ConfigError as error:
-        tell(Finding(kind="bad category", message=str(error)))
-        return (), {}
-    return categories, {c.id: c.label for c in categories}
+        tell(Finding(kind="bad category", message=f"id {ident}: {error}"))
+    return by_id
 
 
 def _typed(

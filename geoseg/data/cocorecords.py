@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import msgspec
 import numpy as np
 
-from geoseg.coco import check_runs, pack_runs
+from geoseg.coco import check_runs, pack_runs, rle_extents
 from geoseg.data.annotations import Annotations, Segments
 from geoseg.data.findings import Finding
 from geoseg.errors import FormatError
@@ -41,7 +41,7 @@ class AnnotationRecord(msgspec.Struct):
     image_id: Id
     category_id: Id
     id: Id | None = None
-    bbox: list[float] | None = None
+    bbox: Any = None  # checked later: a malformed one does not spoil the outline beside it
     area: float | None = None
     iscrowd: int = 0
     score: float | None = None
@@ -146,37 +146,56 @@ class Columns:
         self, annotation: AnnotationRecord
     ) -> tuple[int, tuple[Any, ...], list[list[float]], bytes] | None:
         """Return a record's id, numbers, rings and runs; None where it cannot be used."""
-        ident = self._seen if annotation.id is None else annotation.id
+        # Results are numbered in their order, as pycocotools does.
+        ident = self._seen if self._scored or annotation.id is None else annotation.id
         row = self._row_of.get(annotation.image_id)
-        name = None if row is None else self._images.file_names[row]
+        problems = list[tuple[str, str]]()
+        found = None
         try:
-            label = self._label(annotation, ident, known=row is not None)
-            height, width = self._images.sizes_hw[row].tolist()
-            rings, runs = _outline(annotation.segmentation, height, width)
-            box = _box(annotation.bbox, rings)
-            score = _score(annotation.score) if self._scored else math.nan
+            numbers, rings, runs = self._values(annotation, row, problems)
+            if ident in self._ids:
+                problems.append(("duplicate annotation id", f"{ident} comes twice"))
+            self._ids.add(ident)
+            found = ident, numbers, rings, runs
         except (_UnusableError, FormatError) as error:
-            kind = getattr(error, "kind", "malformed annotation")
-            self._tell(Finding(kind=kind, message=str(error), image=name, annotation=ident))
-            return None
-        area = annotation.area
-        area = box[2] * box[3] if area is None or not math.isfinite(area) else area
-        numbers = (row, label, area, bool(annotation.iscrowd), *box, score)
-        return ident, numbers, rings, runs
+            problems.append((getattr(error, "kind", "malformed annotation"), str(error)))
+        name = None if row is None else self._images.file_names[row]
+        for kind, message in problems:
+            self._tell(Finding(kind=kind, message=message, image=name, annotation=ident))
+        return found
 
-    def _label(self, annotation: AnnotationRecord, ident: int, *, known: bool) -> int:
+    def _values(
+        self, annotation: AnnotationRecord, row: int | None, problems: list[tuple[str, str]]
+    ) -> tuple[tuple[Any, ...], list[list[float]], bytes]:
+        """Return a record's numbers, rings and runs; problems that do not spoil it are added."""
+        label = self._label(annotation, known=row is not None)
+        score = _score(annotation.score) if self._scored else math.nan
+        height, width = self._images.sizes_hw[row].tolist()
+        box, area, segmentation = annotation.bbox, annotation.area, annotation.segmentation
+        if not _is_box(box):
+            if box not in (None, []):
+                problems.append(("malformed box", f"{_BOX_MUST}, got {str(box)[:60]}"))
+            box = None
+        if self._scored:  # both as pycocotools' loadRes
+            area = None if box is None else box[2] * box[3]
+            segmentation = [_box_ring(box)] if segmentation is None else segmentation
+        rings, runs = _outline(segmentation, height, width)
+        if box is None or area is None:
+            own_box, own_area = _extent(rings, runs, height, width, box=box)
+            box, area = box or own_box, own_area if area is None else area
+        return (row, label, area, bool(annotation.iscrowd), *box, score), rings, runs
+
+    def _label(self, annotation: AnnotationRecord, *, known: bool) -> int:
         if not known:
             raise _UnusableError("missing image", f"no image has id {annotation.image_id}")
         label = self._label_of.get(annotation.category_id)
         if label is None:
             message = f"no category has id {annotation.category_id}"
             raise _UnusableError("missing category", message)
-        if ident in self._ids:
-            raise _UnusableError("duplicate annotation id", f"{ident} comes twice")
-        self._ids.add(ident)
         return label
 
 
+_BOX_MUST = "bbox must be [left, top, width, height] in pixels"
 _EMPTY: dict[str, NDArray[Any]] = {
     "ids": np.zeros(0, np.int64),
     "rows": np.zeros((0, COLUMNS)),
@@ -209,16 +228,41 @@ def _outline(
     return [ring for ring in segmentation if ring], b""
 
 
-def _box(box: list[float] | None, rings: list[list[float]]) -> tuple[float, float, float, float]:
-    if box is None and rings:
-        xs = [x for ring in rings for x in ring[::2]]
-        ys = [y for ring in rings for y in ring[1::2]]
-        return min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)
+def _is_box(box: Any) -> bool:
+    return (
+        isinstance(box, list)
+        and len(box) == 4
+        and all(isinstance(v, int | float) and abs(v) <= MAX_SIDE_PX for v in box)
+    )
+
+
+def _box_ring(box: list[float] | None) -> list[float]:
     if box is None:
-        return 0.0, 0.0, 0.0, 0.0
-    if len(box) != 4 or not all(map(math.isfinite, box)):
-        raise FormatError(f"bbox must be [left, top, width, height], got {str(box)[:60]}")
-    return box[0], box[1], box[2], box[3]
+        raise FormatError("a result must have a segmentation or a bbox")
+    left, top, width, height = box
+    right, bottom = left + width, top + height
+    return [left, top, left, bottom, right, bottom, right, top]
+
+
+def _extent(
+    rings: list[list[float]], runs: bytes, height: int, width: int, *, box: list[float] | None
+) -> tuple[list[float], float]:
+    """Return the box (xywh) and the area of an outline; where there is none, what the box says."""
+    if runs:
+        boxes, areas = rle_extents([{"size": [height, width], "counts": runs}])
+        return boxes[0].tolist(), float(areas[0])
+    if not rings:
+        return [0.0] * 4, box[2] * box[3] if box else 0.0
+    xs = [x for ring in rings for x in ring[::2]]
+    ys = [y for ring in rings for y in ring[1::2]]
+    sides = [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+    return sides, sum(map(_ring_area, rings))
+
+
+def _ring_area(ring: list[float]) -> float:
+    xs, ys = ring[::2], ring[1::2]
+    following = zip(xs[1:] + xs[:1], ys[1:] + ys[:1], strict=True)
+    return abs(sum(x * v - u * y for x, y, (u, v) in zip(xs, ys, following, strict=True))) / 2
 
 
 def _score(score: float | None) -> float:
