@@ -117,6 +117,18 @@ def test_annotations_are_converted(capsys, root, tmp_path):
     assert json.loads(done.out)["objects"] == 4
 
 
+def test_crowds_left_out_of_masks_are_counted(capsys, root, tmp_path):
+    path = root / "val" / "annotation.json"
+    document = json.loads(path.read_text())
+    document["annotations"][0]["iscrowd"] = 1
+    path.write_text(json.dumps(document))
+    words = ("data", "convert", path, "--from", "coco", "--json")
+    done = call(capsys, *words, "--to", "instance-masks", "-o", tmp_path / "masks")
+    assert (done.json["objects"], done.json["crowds_left_out"]) == (3, 1)
+    done = call(capsys, *words, "-o", tmp_path / "c.json")
+    assert (done.json["objects"], "crowds_left_out" in done.json) == (4, False)
+
+
 def test_converting_replaces_no_input(capsys, root, tmp_path):
     images, document = root / "val" / "images", root / "val" / "annotation.json"
     before = snapshot(root)

@@ -69,6 +69,52 @@ def test_semantic_masks_are_split_into_regions(tmp_path, chips):
     assert areas == [4, 24, 72]  # the touching ones are one
 
 
+def voc(values: np.ndarray) -> Image.Image:
+    """Build an indexed picture in VOC's colours, of which object 2's green is dark."""
+    picture = Image.fromarray(values.astype(np.uint8)).convert("P")
+    picture.putdata(values.ravel().tolist())
+    picture.putpalette([200, 200, 200, 128, 0, 0, 0, 0, 0, 128, 0, 0])
+    return picture
+
+
+def test_indices_of_a_palette_are_the_ids(tmp_path, chips):
+    values = np.unique(ids(), return_inverse=True)[1].reshape(HEIGHT, WIDTH)
+    (tmp_path / "masks").mkdir()
+    for name in ("a.png", "b.tif"):
+        voc(values).save(tmp_path / "masks" / name)
+    read = read_annotations(tmp_path / "masks", kind="instance-masks", images=chips)
+    for i in range(6):
+        np.testing.assert_array_equal(read.object_mask(i), values == i % 3 + 1)
+    read = read_annotations(tmp_path / "masks", kind="semantic-masks", images=chips)
+    assert sorted(read.areas_px2.tolist()) == [4, 4, 24, 24, 72, 72]
+
+
+@pytest.mark.parametrize("value", [0.9, -1, float("nan"), 1e30])
+def test_values_that_are_no_ids_are_refused(tmp_path, chips, value):
+    folder = mask_folder(tmp_path, ids())
+    (folder / "a.png").unlink()
+    values = np.where(ids() > 0, value, 0)
+    kind = np.int32 if value == -1 else np.float32
+    Image.fromarray(values.astype(kind)).save(folder / "a.tif")
+    for form in ("instance-masks", "semantic-masks"):
+        with pytest.raises(FormatError, match=r"a.tif: a mask's values must be whole, 0 or more"):
+            read_annotations(folder, kind=form, images=chips)
+
+
+def test_whole_numbers_in_floats_are_ids(tmp_path):
+    Image.fromarray(ids().astype(np.float32)).save(tmp_path / "a.tif")
+    np.testing.assert_array_equal(read_mask(tmp_path / "a.tif"), ids())
+
+
+def test_crowds_become_no_masks(tmp_path, chips):
+    read = read_annotations(mask_folder(tmp_path, ids()), kind="instance-masks", images=chips)
+    crowd = np.arange(len(read)) % 3 == 0
+    write_annotations(tmp_path / "again", replace(read, crowd=crowd), kind="instance-masks")
+    again = read_mask(tmp_path / "again" / "a.png")
+    for ident, number in ((7, 0), (9, 1), (300, 2)):
+        assert (again[ids() == ident] == number).all()
+
+
 def test_mask_folders_are_read_one_mask_an_object(tmp_path):
     for name in ("17", "23"):
         folder = tmp_path / "root" / name
@@ -114,15 +160,40 @@ def test_all_forms_of_via_are_read(tmp_path, chips, form):
         ([], "an object of files"),
         ({"a": 3}, "entry 'a' must have a filename and regions"),
         ({"a": {"filename": "a.jpg", "regions": 3}}, "must have a filename and regions"),
-        ({"a": {"filename": "a.jpg", "regions": [{}]}}, "region 0: must have the attributes"),
+        ({"a": {"filename": "a.jpg", "regions": [{}]}}, "region 0: must have shape_attributes"),
         (
             {"a": {"filename": "a.jpg", "regions": [{"shape_attributes": {"name": "star"}}]}},
-            "got 'star'",
+            r"region 0: shape must be a polygon, rect or circle, got 'star'$",
         ),
         (
             {"a": {"filename": "a.jpg", "regions": [
                 {"shape_attributes": POLYGON | {"all_points_y": [1]}}]}},
-            "region 0",
+            "region 0: must have as many all_points_x as all_points_y, got 4 and 1$",
+        ),
+        (
+            {"a": {"filename": "a.jpg", "regions": [
+                {"shape_attributes": POLYGON | {"all_points_y": [3, 3, 1e300, 9]}}]}},
+            "region 0: all_points_y of a polygon must be pixels within 65536$",
+        ),
+        (
+            {"a": {"filename": "a.jpg", "regions": [
+                {"shape_attributes": RECT | {"x": [1]}}]}},
+            "region 0: x of a rect must be pixels",
+        ),
+        (
+            {"a": {"filename": "a.jpg", "regions": [
+                {"shape_attributes": {"name": "circle", "cx": 4, "cy": 4}}]}},
+            "region 0: r of a circle must be pixels",
+        ),
+        (
+            {"a": {"filename": "a.jpg", "regions": [
+                {"shape_attributes": RECT | {"x": 40_000, "width": 40_000}}]}},
+            "region 0: must lie within 65536 px",
+        ),
+        (
+            {"a": {"filename": "a.jpg", "regions": [
+                {"shape_attributes": CIRCLE | {"r": 0}}]}},
+            "region 0: must have at least 3 points, got 0",
         ),
         (
             {"a": {"filename": "a.jpg", "regions": []}, "b": {"filename": "a.jpg", "regions": []}},
@@ -136,8 +207,9 @@ def test_all_forms_of_via_are_read(tmp_path, chips, form):
 def test_what_is_no_via_is_refused(tmp_path, chips, tree, text):
     path = tmp_path / "via.json"
     path.write_text(json.dumps(tree))
-    with pytest.raises(FormatError, match=text):
+    with pytest.raises(FormatError, match=text) as caught:
         read_annotations(path, kind="via", images=chips)
+    assert str(caught.value).count(str(path)) == 1
 
 
 def test_what_is_missing_or_broken_is_named(tmp_path, chips):
@@ -155,7 +227,10 @@ def test_what_is_missing_or_broken_is_named(tmp_path, chips):
     with pytest.raises(ReadError, match=r"a.png: must be a readable mask"):
         read_annotations(tmp_path / "masks", kind="instance-masks", images=chips)
     Image.fromarray(ids()[:10].astype(np.uint8)).save(tmp_path / "masks" / "a.png")
-    with pytest.raises(FormatError, match="must be 20x30 px as it, got 10x30"):
+    with pytest.raises(FormatError, match=r"a\.png: must be 20x30 px as .*, got 10x30"):
+        read_annotations(tmp_path / "masks", kind="instance-masks", images=chips)
+    Image.new("L", (30, 10)).save(tmp_path / "masks" / "a.png")
+    with pytest.raises(FormatError, match=r"must be 20x30 px as .*, got 10x30"):
         read_annotations(tmp_path / "masks", kind="instance-masks", images=chips)
     Image.fromarray(np.zeros((20, 30, 3), np.uint8) + np.arange(3, dtype=np.uint8)).save(
         tmp_path / "masks" / "a.png"

@@ -170,9 +170,11 @@ def convert_command(
     annotations = read_annotations(source, kind=kind, images=images)
     inputs = files_read(source, annotations, kind=kind, images=images)
     write_annotations(output, annotations, kind=to, inputs=inputs)
-    values = {
-        "output": str(output), "chips": len(annotations.images), "objects": len(annotations)
-    }  # fmt: skip
+    crowds = int(annotations.crowd.sum()) if to == "instance-masks" else 0
+    values: dict[str, Any] = {"output": str(output), "chips": len(annotations.images)}
+    values["objects"] = len(annotations) - crowds
+    if crowds:
+        values["crowds_left_out"] = crowds
     show(values, as_json=as_json)
     return 0
 

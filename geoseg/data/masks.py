@@ -5,7 +5,7 @@ Frame: pixels of each chip. Must not import torch.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import cv2
 import numpy as np
@@ -35,15 +35,16 @@ def read_instance_masks(masks: Path, images: Path) -> Annotations:
     """Read one mask a chip, of the same stem, whose values are ids of objects; 0 is ground.
 
     Args:
-        masks: Folder of masks, 8, 16 or 32 bits.
+        masks: Folder of masks, 8, 16 or 32 bits, or with a palette, whose indices are the ids.
         images: Folder of the chips.
 
     Raises:
         InputNotFoundError: A folder, or the mask of a chip, is not there.
         ReadError: A chip or a mask cannot be read.
-        FormatError: A mask has several bands.
+        FormatError: A mask has several bands, another size than its chip, or values that are not
+            whole or below 0.
     """
-    return _collected(images, lambda path: _split_ids(read_mask(_mask_of(path, masks))))
+    return _collected(images, masks, _split_ids)
 
 
 def read_semantic_masks(masks: Path, images: Path) -> Annotations:
@@ -54,13 +55,7 @@ def read_semantic_masks(masks: Path, images: Path) -> Annotations:
     Raises:
         As `read_instance_masks`.
     """
-
-    def regions(path: Path) -> Iterator[NDArray[np.bool_]]:
-        on = (read_mask(_mask_of(path, masks)) > 0).astype(np.uint8)
-        _, labels = cv2.connectedComponents(on, connectivity=4)
-        return _split_ids(np.asarray(labels))
-
-    return _collected(images, regions)
+    return _collected(images, masks, _regions)
 
 
 def read_mask_folders(root: Path) -> Annotations:
@@ -80,8 +75,7 @@ def read_mask_folders(root: Path) -> Annotations:
             raise InputNotFoundError(f"{folder} must hold an image {folder.name}.jpg or .png")
         beside = folder.glob(f"{folder.name}-*")
         found = sorted(p for p in beside if p.suffix.lower() in MASK_SUFFIXES)
-        masks = (read_mask(path) > 0 for path in found)
-        _add(collector, image, f"{folder.name}/{image.name}", masks)
+        _add(collector, image, f"{folder.name}/{image.name}", found, _one)
     return collector.finish()
 
 
@@ -90,8 +84,8 @@ def write_instance_masks(
 ) -> None:
     """Write one 16-bit PNG a chip, named as it, whose values are 1, 2, ... for its objects.
 
-    Where objects overlap, a pixel has the later one's number. All is checked before the first file
-    is written.
+    Where objects overlap, a pixel has the later one's number. Crowds are no objects and left out.
+    All is checked before the first file is written.
 
     Args:
         annotations: The chips and their objects.
@@ -103,6 +97,7 @@ def write_instance_masks(
         FormatError: A chip has more than 65,535 objects, or two chips' masks would be one file.
         ConfigError: A mask would replace an input.
     """
+    annotations = annotations.where(~annotations.crowd)
     targets = _targets(annotations, folder, inputs)
     for row, path in enumerate(targets):
         objects = annotations.of_image(row)
@@ -116,17 +111,17 @@ def write_instance_masks(
 
 
 def read_mask(path: Path) -> NDArray[np.int64]:
-    """Read a mask's values (H, W).
+    """Read a mask's values (H, W), of one with a palette the indices.
 
     Raises:
         ReadError: It cannot be read.
-        FormatError: It has several bands.
+        FormatError: It has several bands, or values that are not whole or below 0.
     """
     try:
         with Image.open(path) as image:
             if max(image.size) > MAX_SIDE_PX:
                 raise FormatError(f"{path}: must be at most {MAX_SIDE_PX} px a side")
-            values = np.array(image.convert("L") if image.mode in {"P", "1"} else image)
+            values = np.array(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, FormatError):
             raise
@@ -135,7 +130,12 @@ def read_mask(path: Path) -> NDArray[np.int64]:
         values = values[..., 0]
     if values.ndim != 2:
         raise FormatError(f"{path}: a mask must have one band, got {values.shape[-1]}")
-    return values.astype(np.int64)
+    with np.errstate(invalid="ignore"):  # NaN and what is beyond 64 bits become another number
+        whole = values.astype(np.int64)
+    wrong = values[(whole != values) | (whole < 0)]
+    if len(wrong):
+        raise FormatError(f"{path}: a mask's values must be whole, 0 or more, got {wrong[0]:g}")
+    return whole
 
 
 def _targets(annotations: Annotations, folder: Path, inputs: Iterable[Path]) -> list[Path]:
@@ -153,30 +153,49 @@ def _targets(annotations: Annotations, folder: Path, inputs: Iterable[Path]) -> 
     return list(chip_of)
 
 
-def _collected(images: Path, objects: Callable[[Path], Iterator[NDArray[np.bool_]]]) -> Annotations:
+def _collected(
+    images: Path, masks: Path, split: Callable[[NDArray[np.int64]], Iterator[NDArray[np.bool_]]]
+) -> Annotations:
     collector = Collector((BUILDING,))
     for path in _images(images):
-        _add(collector, path, path.name, objects(path))
+        _add(collector, path, path.name, [_mask_of(path, masks)], split)
     return collector.finish()
 
 
-def _add(collector: Collector, image: Path, name: str, masks: Iterable[NDArray[np.bool_]]) -> None:
+def _add(
+    collector: Collector,
+    image: Path,
+    name: str,
+    masks: Iterable[Path],
+    split: Callable[[NDArray[np.int64]], Iterator[NDArray[np.bool_]]],
+) -> None:
+    """Add a chip, and the objects that each of its masks is split into."""
     shape = image_size(image)
     collector.add_image(name, shape)
-    for mask in masks:
-        if mask.shape != shape:
+    for path in masks:
+        values = read_mask(path)
+        if values.shape != shape:
             raise FormatError(
-                f"the mask of {image} must be {shape[0]}x{shape[1]} px as it, "
-                f"got {mask.shape[0]}x{mask.shape[1]}"
+                f"{path}: must be {shape[0]}x{shape[1]} px as {image}, "
+                f"got {values.shape[0]}x{values.shape[1]}"
             )
-        if mask.any():
+        for mask in split(values):
             collector.add_object(mask, boxes_of(mask[None])[0], 1)
 
 
-def _split_ids(ids: NDArray[np.integer]) -> Iterator[NDArray[np.bool_]]:
+def _split_ids(ids: NDArray[Any]) -> Iterator[NDArray[np.bool_]]:
     for ident in np.unique(ids):
         if ident > 0:
             yield ids == ident
+
+
+def _regions(values: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
+    _, labels = cv2.connectedComponents((values > 0).astype(np.uint8), connectivity=4)
+    return _split_ids(np.asarray(labels))
+
+
+def _one(values: NDArray[np.int64]) -> Iterator[NDArray[np.bool_]]:
+    return _split_ids(values > 0)
 
 
 def _mask_of(image: Path, masks: Path) -> Path:

@@ -6,6 +6,7 @@ forms of regions, list and dict. Must not import torch.
 
 from __future__ import annotations
 
+import codecs
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -13,6 +14,7 @@ import numpy as np
 import shapely
 
 from geoseg.data.annotations import Annotations, Images, Segments
+from geoseg.data.cocorecords import MAX_SIDE_PX
 from geoseg.data.layout import escapes
 from geoseg.errors import FormatError, InputNotFoundError
 from geoseg.models.spec import BUILDING
@@ -23,6 +25,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MAX_VIA_BYTES = 1 << 30
+_POINTS = ("all_points_x", "all_points_y")
+_ATTRIBUTES = {
+    "polygon": _POINTS,
+    "polyline": _POINTS,
+    "rect": ("x", "y", "width", "height"),
+    "circle": ("cx", "cy", "r"),
+}
 
 
 def read_via(path: Path, images: Path) -> Annotations:
@@ -99,7 +108,7 @@ def _files(path: Path) -> Iterator[tuple[str, list[Any]]]:
     if path.stat().st_size > MAX_VIA_BYTES:
         raise FormatError(f"{path}: must be at most {MAX_VIA_BYTES} bytes")
     try:
-        tree = msgspec.json.decode(path.read_bytes())
+        tree = msgspec.json.decode(path.read_bytes().removeprefix(codecs.BOM_UTF8))
     except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, OSError) as error:
         raise FormatError(f"{path}: must be a VIA file, got: {str(error)[:120]}") from error
     if isinstance(tree, dict):
@@ -115,21 +124,40 @@ def _files(path: Path) -> Iterator[tuple[str, list[Any]]]:
 
 
 def _ring(region: Any, where: str) -> np.ndarray:
-    try:
-        shape = region["shape_attributes"]
-        kind = shape["name"]
-        if kind in {"polygon", "polyline"}:
-            ring = np.array([shape["all_points_x"], shape["all_points_y"]], float).T
-        elif kind == "rect":
-            x, y, w, h = (float(shape[k]) for k in ("x", "y", "width", "height"))
-            ring = np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]])
-        elif kind == "circle":
-            centre = shapely.Point(float(shape["cx"]), float(shape["cy"]))
-            ring = shapely.get_coordinates(centre.buffer(float(shape["r"])))[:-1]
-        else:
-            raise FormatError(f"{where}: shape must be a polygon, rect or circle, got {kind!r}")
-    except (KeyError, TypeError, ValueError) as error:
-        raise FormatError(f"{where}: must have the attributes of its shape ({error!r})") from error
-    if ring.ndim != 2 or len(ring) < 3 or not np.isfinite(ring).all():
-        raise FormatError(f"{where}: must have at least 3 finite points, got {len(ring)}")
+    shape = region.get("shape_attributes") if isinstance(region, dict) else None
+    if not isinstance(shape, dict):
+        raise FormatError(f"{where}: must have shape_attributes")
+    kind = str(shape.get("name"))
+    if kind not in _ATTRIBUTES:
+        raise FormatError(f"{where}: shape must be a polygon, rect or circle, got {kind[:60]!r}")
+    numbers = _numbers(shape, kind, where)
+    if kind == "rect":
+        ((x,), (y,), (w,), (h,)) = numbers
+        ring = np.array([[x, y], [x + w, y], [x + w, y + h], [x, y + h]])
+    elif kind == "circle":
+        ((x,), (y,), (radius,)) = numbers
+        ring = shapely.get_coordinates(shapely.Point(x, y).buffer(radius))[:-1]
+    else:
+        ring = np.array(numbers).T
+    if len(ring) < 3:
+        raise FormatError(f"{where}: must have at least 3 points, got {len(ring)}")
+    if np.abs(ring).max() > MAX_SIDE_PX:
+        raise FormatError(f"{where}: must lie within {MAX_SIDE_PX} px")
     return ring
+
+
+def _numbers(shape: dict[str, Any], kind: str, where: str) -> list[list[float]]:
+    """Return the attributes of a shape, each a list: of one number, or of a polygon's many."""
+    keys = _ATTRIBUTES[kind]
+    values: list[Any] = [shape.get(key) if keys == _POINTS else [shape.get(key)] for key in keys]
+    for key, value in zip(keys, values, strict=True):
+        if not isinstance(value, list) or not all(map(_is_px, value)):
+            raise FormatError(f"{where}: {key} of a {kind} must be pixels within {MAX_SIDE_PX}")
+    if len({len(value) for value in values}) > 1:
+        counts = " and ".join(str(len(value)) for value in values)
+        raise FormatError(f"{where}: must have as many {' as '.join(keys)}, got {counts}")
+    return [[float(v) for v in value] for value in values]
+
+
+def _is_px(value: Any) -> bool:
+    return isinstance(value, int | float) and abs(value) <= MAX_SIDE_PX
