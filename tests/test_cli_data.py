@@ -5,7 +5,8 @@ import json
 import pytest
 from PIL import Image
 
-from tests.cli_support import assert_one_line, call, snapshot
+from geoseg.testing import write_town
+from tests.cli_support import assert_one_line, call, snapshot, succeed, town
 from tests.test_stages_train import crowdai
 
 
@@ -103,6 +104,36 @@ def test_stats_are_shown(capsys, root, tmp_path):
     document = str(root / "val" / "annotation.json")
     assert call(capsys, "data", "stats", document, "--plot", str(tmp_path / "p.png")).code == 0
     assert (tmp_path / "p.png").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("gsd", ["nan", "-1", "0", "inf"])
+def test_a_resolution_that_is_none_is_refused(capsys, root, gsd):
+    done = call(capsys, "data", "stats", root, f"--gsd={gsd}")
+    assert done.code == 2
+    assert_one_line(done, "gsd must be more than 0 metres per pixel")
+
+
+def test_geotiffs_tell_their_resolution(capsys, root, tmp_path):
+    assert call(capsys, "data", "stats", root, "--json").json["val"]["gsd_m"] is None
+    cut = ("--set", "chips.size_px=300", "--set", "chips.overlap_px=0", "--format", "tif")
+    files = write_town(town(), tmp_path / "town")
+    succeed(capsys, "tile", files.image, "-o", tmp_path / "own", "--labels", files.truth, *cut)
+    (found,) = succeed(
+        capsys, "data", "stats", tmp_path / "own" / "annotation.json", "--json"
+    ).json.values()
+    gsd_m = town().grid.gsd_m
+    assert found["gsd_m"] == pytest.approx(dict.fromkeys(("least", "median", "greatest"), gsd_m))
+    assert found["side_m"]["50%"] == pytest.approx(found["side_px"]["50%"] * gsd_m)
+
+
+def test_a_set_without_chips_is_told(capsys, root):
+    document = root / "train" / "annotation.json"
+    empty = json.loads(document.read_text()) | {"images": [], "annotations": []}
+    document.write_text(json.dumps(empty))
+    for source in (document, root):
+        done = call(capsys, "data", "dedupe", source)
+        assert done.code == 1
+        assert_one_line(done, f"{document}: must list at least one image")
 
 
 def test_annotations_are_converted(capsys, root, tmp_path):

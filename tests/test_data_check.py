@@ -190,6 +190,9 @@ def test_stats_count_and_measure(tmp_path):
     assert found.side_m == {k: v * 0.5 for k, v in found.side_px.items()}
     assert found.touching_border == 0.5
     assert found.by_category == {"building": 2}
+    apart = stats(read_coco(path), gsd_m=np.array([0.25, np.nan]))
+    assert apart.side_m == {k: v * 0.25 for k, v in found.side_px.items()}
+    assert apart.gsd_m == {"least": 0.25, "median": 0.25, "greatest": 0.25}
     plot_stats(read_coco(path), tmp_path / "p.png")
     with Image.open(tmp_path / "p.png") as picture:
         assert np.asarray(picture.convert("RGB")).std() > 10

@@ -83,15 +83,12 @@ def dedupe_command(
     as_json: bool,
 ) -> int:
     """Find chips that are there twice, turned, mirrored or not, and leaks between splits."""
-    from geoseg.data.cocofile import read_coco
     from geoseg.data.dedupe import clean_manifest, find_duplicates, take_prints
     from geoseg.data.manifest import write_manifest
 
     splits = _splits(source, images, small=small)
     _check_output(manifest, splits, ".json")
-    chips = {
-        s.name: [s.images / n for n in read_coco(s.document).images.file_names] for s in splits
-    }
+    chips = {s.name: _chips(s) for s in splits}
     folders = {split.name: split.images for split in splits}
     found = find_duplicates(take_prints(chips, folders=folders))
     if len(splits) == 1:
@@ -113,7 +110,9 @@ def dedupe_command(
 @click.argument("source", type=_PATH)
 @_images
 @_small
-@click.option("--gsd", type=float, help="Ground metres per pixel, for sizes in metres.")
+@click.option(
+    "--gsd", type=float, help="Ground metres per pixel, for sizes in metres [GeoTIFFs tell theirs]."
+)
 @click.option("--plot", type=_PATH, help="Draw histograms of one document, PNG.")
 @_json
 def stats_command(
@@ -125,10 +124,10 @@ def stats_command(
     small: bool,
     as_json: bool,
 ) -> int:
-    """Count chips and objects and measure their sizes."""
+    """Count chips and objects and measure their sizes and, of GeoTIFFs, their ground resolution."""
     from geoseg.data.cocofile import read_coco
     from geoseg.data.plots import figure_class
-    from geoseg.data.stats import plot_stats, stats
+    from geoseg.data.stats import chip_gsds_m, plot_stats, stats
 
     splits = _splits(source, images, small=small)
     if plot is not None and len(splits) > 1:
@@ -139,7 +138,8 @@ def stats_command(
     values = {}
     for split in splits:
         annotations = read_coco(split.document)
-        values[split.name] = stats(annotations, gsd_m=gsd).as_dict()
+        gsds = chip_gsds_m(annotations, split.images) if gsd is None else gsd
+        values[split.name] = stats(annotations, gsd_m=gsds).as_dict()
         if plot is not None:
             plot_stats(annotations, plot)
     show(values, as_json=as_json)
@@ -177,6 +177,16 @@ def convert_command(
         values["crowds_left_out"] = crowds
     show(values, as_json=as_json)
     return 0
+
+
+def _chips(split: Split) -> list[Path]:
+    from geoseg.data.cocofile import read_coco
+    from geoseg.errors import FormatError
+
+    names = read_coco(split.document).images.file_names
+    if not names:
+        raise FormatError(f"{split.document}: must list at least one image, has none")
+    return [split.images / name for name in names]
 
 
 def _splits(source: Path, images: Path | None, *, small: bool) -> list[Split]:

@@ -8,7 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geoseg.data.plots import figure_class
+from geoseg.errors import ConfigError, GeosegError
 from geoseg.files import check_output, replacing
+from geoseg.raster import Scene
+from geoseg.raster.images import TIFF_SUFFIXES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,10 +36,12 @@ class Stats:
     objects_per_image: float
     most_objects: int
     by_category: dict[str, int]
+    gsd_m: dict[str, float] | None
+    """Least, median and greatest ground metres per pixel of the chips, where known."""
     side_px: dict[str, float]
     """Quantiles of the square root of the objects' areas."""
     side_m: dict[str, float] | None
-    """The same on the ground, where the resolution is known."""
+    """The same on the ground, of the chips whose resolution is known."""
     aspect: dict[str, float]
     """Quantiles of the boxes' longer side over the shorter one."""
     touching_border: float
@@ -47,17 +52,25 @@ class Stats:
         return asdict(self)
 
 
-def stats(annotations: Annotations, *, gsd_m: float | None = None) -> Stats:
+def stats(annotations: Annotations, *, gsd_m: float | NDArray[np.float64] | None = None) -> Stats:
     """Measure a set of annotated chips.
 
     Args:
         annotations: The chips.
-        gsd_m: Their ground metres per pixel, where known.
+        gsd_m: Their ground metres per pixel, where known: one for all, or (I,), NaN where unknown.
+
+    Raises:
+        ConfigError: The ground metres per pixel are one number, and not above 0.
     """
+    if isinstance(gsd_m, int | float) and not 0 < gsd_m < float("inf"):
+        raise ConfigError(f"gsd must be more than 0 metres per pixel, got {gsd_m}")
+    gsds = np.full(len(annotations.images), np.nan if gsd_m is None else gsd_m)
+    known = gsds[~np.isnan(gsds)]
     things = annotations.where(~annotations.crowd)
     per_image = np.bincount(things.image_index, minlength=len(things.images))
     labels = np.bincount(things.labels, minlength=len(things.categories) + 1)[1:]
-    side_px = _quantiles(sides_px(things))
+    sides = sides_px(things)
+    sides_m = sides * gsds[things.image_index]
     return Stats(
         n_images=len(things.images),
         n_objects=len(things),
@@ -66,11 +79,22 @@ def stats(annotations: Annotations, *, gsd_m: float | None = None) -> Stats:
         objects_per_image=float(per_image.mean()) if len(per_image) else float("nan"),
         most_objects=int(per_image.max(initial=0)),
         by_category={c.name: int(n) for c, n in zip(things.categories, labels, strict=True)},
-        side_px=side_px,
-        side_m=None if gsd_m is None else {k: v * gsd_m for k, v in side_px.items()},
+        gsd_m=_range(known) if len(known) else None,
+        side_px=_quantiles(sides),
+        side_m=_quantiles(sides_m[~np.isnan(sides_m)]) if len(known) else None,
         aspect=_quantiles(_aspects(things)),
         touching_border=float(_at_border(things).mean()) if len(things) else float("nan"),
     )
+
+
+def chip_gsds_m(annotations: Annotations, folder: Path) -> NDArray[np.float64]:
+    """Return ground metres per pixel (I,) of chips that are GeoTIFFs with a CRS, NaN of others.
+
+    Args:
+        annotations: The chips.
+        folder: Where their file names begin.
+    """
+    return np.array([_gsd_m(folder / name) for name in annotations.images.file_names], np.float64)
 
 
 def sides_px(annotations: Annotations) -> NDArray[np.float64]:
@@ -95,6 +119,21 @@ def plot_stats(annotations: Annotations, path: Path) -> None:
     right.set(xlabel="square root of the area, px", ylabel="objects")
     with replacing(check_output(path, (".png",))) as temporary:
         figure.savefig(temporary, dpi=110)
+
+
+def _gsd_m(path: Path) -> float:
+    if path.suffix.lower() not in TIFF_SUFFIXES:
+        return float("nan")
+    try:
+        with Scene.open(str(path), rescale=(0, 1), gsd="native") as scene:
+            return scene.grid.gsd_m
+    except GeosegError:  # not there, no CRS: `check` tells of what is broken
+        return float("nan")
+
+
+def _range(values: NDArray[np.float64]) -> dict[str, float]:
+    middle = float(np.median(values))
+    return {"least": float(values.min()), "median": middle, "greatest": float(values.max())}
 
 
 def _aspects(annotations: Annotations) -> NDArray[np.float64]:

@@ -110,7 +110,7 @@ def read_chip_image(path: str | Path) -> tuple[NDArray[np.uint8], NDArray[np.boo
         Image.DecompressionBombError,
     ) as error:
         raise ReadError(
-            f"{path}: must be a readable PNG or TIFF image, got: {reason(error)}"
+            f"{path}: must be a readable JPEG, PNG or TIFF image, got: {reason(error)}"
         ) from error
     valid = rgba[3] > 0
     image = rgba[:3]
