@@ -127,13 +127,14 @@ def test_geotiffs_tell_their_resolution(capsys, root, tmp_path):
 
 
 def test_a_set_without_chips_is_told(capsys, root):
-    document = root / "train" / "annotation.json"
-    empty = json.loads(document.read_text()) | {"images": [], "annotations": []}
-    document.write_text(json.dumps(empty))
+    for split in ("train", "val"):
+        document = root / split / "annotation.json"
+        empty = json.loads(document.read_text()) | {"images": [], "annotations": []}
+        document.write_text(json.dumps(empty))
     for source in (document, root):
         done = call(capsys, "data", "dedupe", source)
         assert done.code == 1
-        assert_one_line(done, f"{document}: must list at least one image")
+        assert_one_line(done, f"{source}: must list at least one image")
 
 
 def test_annotations_are_converted(capsys, root, tmp_path):

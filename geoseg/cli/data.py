@@ -83,12 +83,18 @@ def dedupe_command(
     as_json: bool,
 ) -> int:
     """Find chips that are there twice, turned, mirrored or not, and leaks between splits."""
+    from geoseg.data.cocofile import read_coco
     from geoseg.data.dedupe import clean_manifest, find_duplicates, take_prints
     from geoseg.data.manifest import write_manifest
+    from geoseg.errors import FormatError
 
     splits = _splits(source, images, small=small)
     _check_output(manifest, splits, ".json")
-    chips = {s.name: _chips(s) for s in splits}
+    chips = {
+        s.name: [s.images / n for n in read_coco(s.document).images.file_names] for s in splits
+    }
+    if not any(chips.values()):
+        raise FormatError(f"{source}: must list at least one image, has none")
     folders = {split.name: split.images for split in splits}
     found = find_duplicates(take_prints(chips, folders=folders))
     if len(splits) == 1:
@@ -177,16 +183,6 @@ def convert_command(
         values["crowds_left_out"] = crowds
     show(values, as_json=as_json)
     return 0
-
-
-def _chips(split: Split) -> list[Path]:
-    from geoseg.data.cocofile import read_coco
-    from geoseg.errors import FormatError
-
-    names = read_coco(split.document).images.file_names
-    if not names:
-        raise FormatError(f"{split.document}: must list at least one image, has none")
-    return [split.images / name for name in names]
 
 
 def _splits(source: Path, images: Path | None, *, small: bool) -> list[Split]:
