@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict
 from typing import TYPE_CHECKING
@@ -144,6 +145,29 @@ def test_points_of_a_truth_file_are_no_buildings(capsys, footprints, tmp_path):
     )
     assert found == expected
     assert expected["seams"]["n_crossing"] + expected["seams"]["n_inside"] == len(outlines)
+
+
+def test_sizes_are_those_on_the_ground(capsys, tmp_path):
+    houses = gpd.GeoDataFrame(geometry=[box(5e5, 6_650_000, 500_012, 6_650_010)], crs="EPSG:32635")
+    houses.to_crs("EPSG:3857").to_file(tmp_path / "map.gpkg")
+    page = tmp_path / "r.html"
+    words = ("--footprints", tmp_path / "map.gpkg", "--truth", tmp_path / "map.gpkg")
+    succeed(capsys, "evaluate", *words, "--report", page)
+    rows = dict(re.findall(r"<th>([^<]*)</th><td class=n>([^<]*)</td>", page.read_text("utf-8")))
+    assert rows["8-12 m"] == "1.000"
+    assert rows["18-30 m"] == "undefined"
+
+
+def test_a_score_that_is_no_number_is_told_with_its_file(capsys, footprints, tmp_path):
+    _, truth = footprints
+    gpd.read_file(truth).assign(score="good").to_file(tmp_path / "named.gpkg")
+    named = ("--footprints", tmp_path / "named.gpkg")
+    for words in ((*named, "--truth", truth), (*named, "--compare", tmp_path / "named.gpkg")):
+        done = call(capsys, "evaluate", *words)
+        assert done.code == 1
+        assert_one_line(done, "named.gpkg: score must be a number, got 'good'")
+    words = ("--footprints", truth, "--truth", tmp_path / "named.gpkg", "--json")
+    assert succeed(capsys, "evaluate", *words).json["match"]["f1@.5"] == 1
 
 
 def test_a_map_of_nothing_finds_nothing(capsys, footprints, tmp_path):

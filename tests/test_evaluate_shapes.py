@@ -14,6 +14,7 @@ from shapely.geometry import Polygon, box
 
 from geoseg.chips import plan_chips
 from geoseg.errors import ConfigError, VectorError
+from geoseg.evaluate import evaluate_footprints
 from geoseg.evaluate.seams import chip_borders, seam_gap
 from geoseg.evaluate.shapes import (
     boundary_ious,
@@ -143,6 +144,32 @@ def test_nothing_matched_is_undefined():
     assert measures.boundary_f1 == 0
     assert all(math.isnan(v) for k, v in measures.as_dict().items()
                if k not in {"n_pairs", "boundary_f1"})  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("crs", "lon", "lat"),
+    [
+        ("EPSG:4326", 25, 60),
+        ("EPSG:3857", 25, 60),
+        ("EPSG:3857", 85.5, 27.6),
+        ("EPSG:3857", 30, 0),
+        ("EPSG:32635", 25, 60),
+        ("EPSG:2263", -74, 40.7),
+        ("EPSG:3413", -45, 89),
+    ],
+)
+def test_figures_are_those_of_the_ground_in_any_crs(crs, lon, lat):
+    ground = f"+proj=aeqd +lat_0={lat} +lon_0={lon} +datum=WGS84"
+    houses = [rotate(box(x, y, x + 12, y + 10), x) for x in (-60, 0, 60) for y in (-50, 30)]
+    shifted = [translate(house, 1) for house in houses]
+    truth, pred = (gpd.GeoDataFrame(geometry=side, crs=ground) for side in (houses, shifted))
+    pred = pred.assign(score=[0.9, 0.8, 0.7, 0.6, 0.5, 0.4])
+    given = (pred.to_crs(crs), truth.to_crs(crs))
+    expected = measure_shapes(pred, truth).as_dict() | evaluate_footprints(pred, truth).as_dict()
+    found = measure_shapes(*given).as_dict() | evaluate_footprints(*given).as_dict()
+    assert found.pop("max_tangent_angle_error_deg") < 0.5
+    assert found.pop("rotation_error_deg") < 0.1
+    assert {k: expected[k] for k in found} == pytest.approx(found, rel=5e-3, abs=1e-4)
 
 
 def test_a_side_without_crs_is_refused():

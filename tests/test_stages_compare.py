@@ -112,6 +112,15 @@ def test_two_empty_maps_leave_a_picture_of_nothing(capsys, tmp_path: Path) -> No
     assert sheet.exists()
 
 
+def test_maps_without_a_scene_are_drawn_anywhere(capsys, tmp_path: Path) -> None:
+    for name, height in (("a.gpkg", 10), ("b.gpkg", 14)):
+        house = gpd.GeoDataFrame(geometry=[box(0, 0, 10, height)], crs="EPSG:3031")  # at the pole
+        house.to_file(tmp_path / name)
+    words = ("--footprints", tmp_path / "a.gpkg", "--compare", tmp_path / "b.gpkg")
+    succeed(capsys, "evaluate", *words, "--gallery", tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").exists()
+
+
 def test_maps_of_different_ground_are_not_compared(capsys, files: Path, tmp_path: Path) -> None:
     far = gpd.read_parquet(files / "raw.parquet")[["geometry"]]
     far.set_geometry(far.translate(5000, 0)).to_file(tmp_path / "far.gpkg")

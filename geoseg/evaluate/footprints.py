@@ -1,7 +1,7 @@
 """Compare footprints with reference outlines: who found what, and how well it fits.
 
-Frame: both sides are brought to one metric frame, the prediction's own CRS where it is projected,
-else its UTM zone; areas and IoU are measured there. Ratios without a denominator are NaN, never 0.
+Frame: both sides are brought to one metric frame, see `sides.metric_crs`; areas and IoU are
+measured there. Ratios without a denominator are NaN, never 0.
 """
 
 from __future__ import annotations

@@ -1,23 +1,28 @@
 """Footprints and the outlines they are held against, as shapes in one metric frame.
 
-The frame is the prediction's own CRS where it is projected, else its UTM zone. What is no area
-counts on neither side.
+The frame is the prediction's own CRS where a unit of it is a metre on the ground, else one around
+its middle. What is no area counts on neither side.
 """
 
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
 
-import geopandas as gpd
 import numpy as np
+import pandas as pd
 import shapely
+from affine import Affine
 
-from geoseg.errors import VectorError
+from geoseg.errors import SceneError, VectorError
+from geoseg.grid import Grid
+from geoseg.osm.conflate.ground import ground_frame
 
 if TYPE_CHECKING:
+    import geopandas as gpd
     from numpy.typing import NDArray
+    from pyproj import CRS
 
     Ints = NDArray[np.int64]
     Floats = NDArray[np.float64]
@@ -25,6 +30,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+METRE_TOLERANCE: Final = 0.003
+"""Share of a metre that a unit of a metric CRS may be off: UTM is, 500 km from a zone's middle."""
 _POLYGONAL = (3, 6)  # shapely type ids of Polygon and MultiPolygon
 
 
@@ -45,7 +52,7 @@ def metric_shapes(pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> tuple[Shap
         VectorError: A side has no CRS.
     """
     _check_crs(pred, truth)
-    crs = _metric_crs(pred, truth)
+    crs = metric_crs(pred, truth)
     return _valid_shapes(pred, crs), _valid_shapes(truth, crs)
 
 
@@ -74,12 +81,76 @@ def are_areas(shapes: Shapes, *, within: shapely.Geometry | None = None) -> NDAr
     return np.asarray(counts, np.bool_)
 
 
-def _valid_shapes(frame: gpd.GeoDataFrame, crs: Any) -> Shapes:
+def metric_crs(*frames: gpd.GeoDataFrame) -> CRS:
+    """Return a CRS whose unit is a metre on the ground, whatever the direction.
+
+    That of the first frame with a place on the ground, or one around the middle of it where its own
+    has other units (degrees, feet) or another scale there, as Web Mercator has.
+
+    Args:
+        frames: With a CRS each; at least one.
+
+    Raises:
+        VectorError: What the frame holds lies nowhere on the Earth.
+
+    Example:
+        >>> import geopandas as gpd
+        >>> shape = shapely.box(500_000, 6_000_000, 500_010, 6_000_010)
+        >>> house = gpd.GeoDataFrame(geometry=[shape], crs="EPSG:32633")
+        >>> metric_crs(house) == house.crs, metric_crs(house.to_crs(3857)).name
+        (True, 'unknown')
+    """
+    crs: CRS = frames[0].crs
+    for frame in frames:
+        if len(frame) and np.isfinite(frame.total_bounds).all():
+            crs = frame.crs
+            return crs if crs.is_projected and _is_metric(frame) else _around(frame)
+    return crs  # nothing to measure
+
+
+def _is_metric(frame: gpd.GeoDataFrame) -> bool:
+    """Say whether a unit is a metre at the middle, along the axes and between them."""
+    west, south, east, north = frame.total_bounds.tolist()
+    middle = Affine.translation((west + east) / 2, (south + north) / 2)
+    turned = (middle @ Affine.rotation(turn_deg) for turn_deg in (0, 45))
+    grids = [Grid(crs=frame.crs, transform=t, height=1, width=1) for t in turned]
+    try:
+        units_m = np.array([grid.pixel_size_m for grid in grids])
+    except SceneError:  # the middle has no place on the Earth, as of data around a pole
+        return False
+    return bool(np.abs(units_m - 1).max() < METRE_TOLERANCE)
+
+
+def _around(frame: gpd.GeoDataFrame) -> CRS:
+    lonlat = frame.geometry.to_crs("EPSG:4326").to_numpy()
+    placed = lonlat[np.isfinite(shapely.bounds(lonlat)).all(axis=1)]
+    if not len(placed):
+        raise VectorError(f"outlines in {frame.crs.name!r} lie nowhere on the Earth: check the CRS")
+    return ground_frame(placed)
+
+
+def _valid_shapes(frame: gpd.GeoDataFrame, crs: CRS) -> Shapes:
     return _mended(frame.geometry.to_crs(crs).to_numpy())
 
 
 def _mended(shapes: Shapes) -> Shapes:
     return np.asarray(shapely.make_valid(shapes, method="structure", keep_collapsed=False), object)
+
+
+def scores_of(frame: gpd.GeoDataFrame) -> Floats | None:
+    """Return the scores (N,), NaN of rows that have none; None where there is no such column.
+
+    Raises:
+        VectorError: A score is no number.
+    """
+    if "score" not in frame.columns:
+        return None
+    given = frame["score"]
+    scores = pd.to_numeric(given, errors="coerce")
+    wrong = given[scores.isna() & given.notna()]
+    if len(wrong):
+        raise VectorError(f"score must be a number, got {str(wrong.iloc[0])[:40]!r}")
+    return np.asarray(scores.to_numpy(np.float64, na_value=np.nan))
 
 
 def _check_crs(pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> None:
@@ -94,25 +165,20 @@ def sides(
     """Return what counts of both sides; `within` is an area in the CRS of `pred`.
 
     Raises:
-        VectorError: A side has no CRS.
+        VectorError: A side has no CRS, or a score of the footprints is no number.
     """
     _check_crs(pred, truth)
-    crs = _metric_crs(pred, truth)
-    area = None if within is None else gpd.GeoSeries([within], crs=pred.crs).to_crs(crs).iloc[0]
-    return _side(pred, crs, area), _side(truth, crs, area)
+    crs = metric_crs(pred, truth)
+    ours, theirs = (_side(frame, crs, within, within_crs=pred.crs) for frame in (pred, truth))
+    scores = scores_of(pred)
+    return replace(ours, scores=None if scores is None else scores[ours.rows]), theirs
 
 
-def _metric_crs(pred: gpd.GeoDataFrame, truth: gpd.GeoDataFrame) -> Any:
-    if pred.crs.is_projected:
-        return pred.crs
-    for frame in (pred, truth):
-        if len(frame) and np.isfinite(frame.total_bounds).all():
-            return frame.estimate_utm_crs()
-    return pred.crs  # nothing to measure
-
-
-def _side(frame: gpd.GeoDataFrame, crs: Any, area: shapely.Geometry | None) -> Side:
+def _side(
+    frame: gpd.GeoDataFrame, crs: CRS, within: shapely.Geometry | None, *, within_crs: CRS
+) -> Side:
     shapes = _valid_shapes(frame, crs)
-    counts = are_areas(shapes, within=area)
-    scores = frame["score"].to_numpy(np.float64)[counts] if "score" in frame.columns else None
-    return Side(rows=np.flatnonzero(counts), shapes=shapes[counts], scores=scores)
+    counts = are_areas(shapes)
+    if within is not None:  # in its own CRS: long edges bend on the way to another
+        counts &= are_areas(frame.geometry.to_crs(within_crs).to_numpy(), within=within)
+    return Side(rows=np.flatnonzero(counts), shapes=shapes[counts], scores=None)

@@ -16,6 +16,7 @@ from pyproj import CRS
 from geoseg.errors import ConfigError, InputNotFoundError, ReadError, SceneError
 from geoseg.evaluate.changes import building_gains, find_changes, measure_gain
 from geoseg.evaluate.gallery import Panel, draw_gallery
+from geoseg.evaluate.sides import metric_crs
 from geoseg.files import check_output, replacing
 from geoseg.frames import to_px
 from geoseg.grid import Grid, Window
@@ -185,7 +186,7 @@ def _canvas(found: MapChanges) -> Grid:
     if found.origin is not None:
         return found.origin.grid
     every = pd.concat([found.before.geometry, found.after.geometry])
-    metric = every.to_crs(every.estimate_utm_crs())
+    metric = every.to_crs(metric_crs(every.to_frame("geometry")))
     left, bottom, right, top = metric.total_bounds.tolist()
     return Grid(
         crs=CRS.from_user_input(metric.crs),

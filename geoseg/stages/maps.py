@@ -9,7 +9,7 @@ import numpy as np
 import shapely
 
 from geoseg.errors import ConfigError, FormatError, VectorError
-from geoseg.evaluate.sides import are_areas
+from geoseg.evaluate.sides import are_areas, scores_of
 from geoseg.footprints import concat_footprints
 from geoseg.stages.origin import Origin
 from geoseg.vector import footprints_info, read_footprints, read_vector
@@ -62,10 +62,19 @@ def read_map(path: Path, *, may_be_empty: bool = False) -> tuple[gpd.GeoDataFram
     try:
         frame = read_table(path)
     except (FormatError, VectorError):
-        return read_vector(path), None
+        return _with_scores(read_vector(path), path), None
     if frame.empty and not may_be_empty:
         raise ConfigError(f"{path} must hold at least one footprint, it is empty")
     return frame, footprints_origin(path)
+
+
+def _with_scores(frame: gpd.GeoDataFrame, path: Path) -> gpd.GeoDataFrame:
+    """Return anyone's rows with their scores, if there are any, as numbers."""
+    try:
+        scores = scores_of(frame)
+    except VectorError as error:
+        raise VectorError(f"{path}: {error}") from error
+    return frame if scores is None else frame.assign(score=scores)
 
 
 def read_area(text: str, *, crs: CRS, origin: Origin | None) -> shapely.Geometry | None:
