@@ -196,13 +196,30 @@ def test_only_what_lies_within_counts(capsys, footprints, tmp_path):
     assert found["match"]["f1@.5"] > 0.97
 
 
+RESULTS = ("--coco", "b.json", "--results", "r.json")
+MAP = ("--footprints", "a.parquet", "--truth", "t.geojson")
+
+
 @pytest.mark.parametrize(
     ("words", "needle"),
     [
         ((), "give either --footprints with --truth, or --coco"),
         (("--footprints", "a.parquet"), "--footprints needs --truth"),
         (("--footprints", "a.parquet", "--coco", "b.json"), "give either"),
-        (("--coco", "b.json", "--truth", "t.geojson"), "go with --footprints"),
+        (("--coco", "b.json", "--truth", "t.geojson"), "--truth goes with --footprints, not"),
+        (("--coco", "b.json", "--within", "all"), "--within goes with --footprints, not --coco"),
+        ((*RESULTS, "--model", "nope"), "--model goes with --coco without --results"),
+        ((*RESULTS, "--open", "2px", "--score", "0"), "--score, --open go with --coco without"),
+        ((*RESULTS, "--set", "model.score=0.4"), "--set goes with --coco without --results"),
+        ((*RESULTS, "--images", "."), "--images goes with --report"),
+        ((*RESULTS, "--images", "/no/dir", "--report", "r.html"), "no folder /no/dir"),
+        ((*RESULTS, "--split", "zzz"), "--split goes with --manifest"),
+        ((*MAP, "--results", "r.json"), "--results goes with --coco, not --footprints"),
+        ((*MAP, "--images", ".", "--manifest", "m"), "--images, --manifest go with --coco, not"),
+        ((*MAP, "--at-score", "0.5"), "--at-score goes with --coco, not --footprints"),
+        ((*MAP, "--device", "cpu"), "--device goes with --coco, not --footprints"),
+        (("--coco", "b.json", "--at-score", "nan"), "--at-score': must be in [0, 1], got nan"),
+        (("--coco", "b.json", "--at-score", "7"), "--at-score': must be in [0, 1], got 7"),
         (("--coco", "/no/such.json"), "check the path"),
         (("--footprints", "/no/such.parquet", "--truth", "t.geojson"), "such.parquet"),
     ],

@@ -183,7 +183,7 @@ def test_the_map_compared_with_is_not_written_over(capsys, files: Path, tmp_path
     [
         (("--footprints", "a.parquet", "--gallery", "g.png"), "--gallery goes with --compare"),
         (("--footprints", "a.parquet", "--compare", "b.parquet", "--report", "r.html"), "--truth"),
-        (("--coco", "a.json", "--compare", "b.parquet"), "go with --footprints"),
+        (("--coco", "a.json", "--compare", "b.parquet"), "goes with --footprints"),
     ],
 )
 def test_evaluate_refuses_what_does_not_go_together(capsys, words, needle) -> None:

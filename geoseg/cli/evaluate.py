@@ -6,10 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from geoseg.cli import options
 
 _PATH = click.Path(path_type=Path)
+_ALWAYS = {"report", "as_json", "verbose"}
+_OF_MAPS = {"footprints", "truth", "within", "compare", "gallery"}
+_OF_CHIPS = {"document", "results", "images", "manifest", "split", "at_score"}
+"""Parameters by what they are about; all others say how a model sees chips."""
+
+
+def _share(context: click.Context, option: click.Parameter, value: float) -> float:
+    if not 0 <= value <= 1:  # NaN neither
+        raise click.BadParameter(f"must be in [0, 1], got {value:g}")
+    return value
 
 
 @click.command("evaluate")
@@ -26,7 +37,13 @@ _PATH = click.Path(path_type=Path)
 @click.option("--images", type=_PATH, help="Folder of the chips [images/ beside the document].")
 @click.option("--manifest", type=_PATH, help="Take what a split manifest keeps.")
 @click.option("--split", default="val", show_default=True, help="Split of the manifest.")
-@click.option("--at-score", default=0.5, show_default=True, help="Score that mistakes are told at.")
+@click.option(
+    "--at-score",
+    default=0.5,
+    callback=_share,
+    show_default=True,
+    help="Score that mistakes are told at.",
+)
 @click.option("--report", type=_PATH, help="Write a page with tables, plots and pictures, .html.")
 @options.compare_options
 @options.model_options
@@ -47,10 +64,34 @@ def command(**parameters: Any) -> int:
         raise click.UsageError("--gallery goes with --compare, the map to compare with")
     if (parameters["footprints"] is None) == (parameters["document"] is None):
         raise click.UsageError("give either --footprints with --truth, or --coco")
+    _check_meanings(parameters)
     _check_report(parameters["report"])
     if parameters["footprints"] is not None:
         return _evaluate_map(parameters)
     return _evaluate_chips(parameters)
+
+
+def _check_meanings(parameters: dict[str, Any]) -> None:
+    """Refuse options that would not be heeded beside the others."""
+    context = click.get_current_context()
+    given = {
+        str(option.name): option.opts[0]
+        for option in context.command.params
+        if context.get_parameter_source(str(option.name)) is not ParameterSource.DEFAULT
+    }
+    has = {name for name, value in parameters.items() if value is not None}
+    of_models = given.keys() - _ALWAYS - _OF_MAPS - _OF_CHIPS
+    for unheeded, names, partner in (
+        ("footprints" in has, _OF_CHIPS | of_models, "--coco, not --footprints"),
+        ("document" in has, _OF_MAPS, "--footprints, not --coco"),
+        ("results" in has, of_models, "--coco without --results"),
+        ("results" in has and "report" not in has, {"images"}, "--report, which shows them"),
+        ("manifest" not in has, {"split"}, "--manifest"),
+    ):
+        words = [word for name, word in given.items() if name in names]
+        if unheeded and words:
+            verb = "go" if len(words) > 1 else "goes"
+            raise click.UsageError(f"{', '.join(words)} {verb} with {partner}")
 
 
 def _check_report(path: Path | None) -> None:
@@ -91,10 +132,6 @@ def _evaluate_map(parameters: dict[str, Any]) -> int:
 
 
 def _evaluate_chips(parameters: dict[str, Any]) -> int:
-    if any(parameters[name] is not None for name in ("truth", "compare")) or (
-        parameters["within"] != "all"
-    ):
-        raise click.UsageError("--truth, --within and --compare go with --footprints, not --coco")
     from geoseg.stages.predict_dir import DEFAULTS
 
     config = options.make_config(parameters, defaults=DEFAULTS)
@@ -103,12 +140,15 @@ def _evaluate_chips(parameters: dict[str, Any]) -> int:
     from geoseg.cli.report import TerminalProgress, show
     from geoseg.data.cocofile import read_results
     from geoseg.data.layout import images_beside
+    from geoseg.errors import InputNotFoundError
     from geoseg.stages.base import Tally
     from geoseg.stages.evaluate import evaluate_chips, evaluate_model, read_truth, report_chips
 
-    document = parameters["document"]
+    document, images = parameters["document"], parameters["images"]
+    if images is not None and not images.is_dir():
+        raise InputNotFoundError(f"no folder {images}: check the path")
     truth = read_truth(document, manifest=parameters["manifest"], split=parameters["split"])
-    images = parameters["images"] or images_beside(document)
+    images = images or images_beside(document)
     tally = Tally()
     if parameters["results"] is not None:
         results = read_results(parameters["results"], truth)
