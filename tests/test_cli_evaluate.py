@@ -259,6 +259,9 @@ def test_figures_are_shown_though_the_report_fails(capsys, footprints, tmp_path,
     done = call(capsys, "evaluate", *words)
     assert (done.code, done.err) == (1, "geoseg: disk full\n")
     assert "f1@.5: 1" in done.out
+    done = call(capsys, "evaluate", *words, "--json")
+    assert (done.code, done.err) == (1, "geoseg: disk full\n")
+    assert done.json["match"]["f1@.5"] == 1  # the one document there is
 
 
 def test_what_comes_from_files_is_escaped(tmp_path):

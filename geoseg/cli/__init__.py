@@ -1,12 +1,14 @@
 """The `geoseg` command: verbs in pipeline order, each in its own module, imported when called.
 
 Exit codes: 0 done, 2 wrong use, 3 done but not all of it (some chips could not be read), 1 anything
-else. A user's error is one line on stderr, and with `--json` an object on stdout.
+else. A user's error is one line on stderr, and with `--json` an object on stdout, unless the result
+is there already.
 """
 
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import json
 import logging
@@ -93,10 +95,11 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     warnings.simplefilter("default", GeosegWarning)
     warnings.showwarning = _show_warning
     logging.basicConfig(format="%(message)s", stream=sys.stderr, level=logging.WARNING)
-    code = 1
+    code, shown = 1, list[dict[str, Any]]()
+    fail = functools.partial(_fail, words=words, shown=shown)
     try:
         with _terminable():
-            result = geoseg.main(words, prog_name="geoseg", standalone_mode=False)
+            result = geoseg.main(words, prog_name="geoseg", standalone_mode=False, obj=shown)
         code = result if isinstance(result, int) else 0
     except click.exceptions.Exit as exit_:
         code = exit_.exit_code
@@ -105,19 +108,19 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         click.echo(error.format_message(), err=True)
     except click.ClickException as error:
         code = error.exit_code
-        _fail(error.format_message(), code, words, hint=_hint(error))
+        fail(error.format_message(), code, hint=_hint(error))
     except GeosegError as error:
         code = EXIT_USAGE if isinstance(error, ConfigError | InputNotFoundError) else 1
-        _fail(str(error), code, words)
+        fail(str(error), code)
     except (click.Abort, KeyboardInterrupt, _Interrupted) as error:
-        _fail(f"interrupted; {str(error) or 'nothing was written'}", code, words)
+        fail(f"interrupted; {str(error) or 'nothing was written'}", code)
     except BrokenPipeError:
         sys.stderr.close()
     except Exception as error:  # noqa: BLE001 - the last net: a bug, or a model's own code
         if {"-v", "--verbose"} & set(words):
             traceback.print_exc()
         kind, text = type(error).__name__, str(error)[:200]
-        _fail(f"unexpected {kind}: {text} (-v shows where)", code, words)
+        fail(f"unexpected {kind}: {text} (-v shows where)", code)
     sys.exit(code)
 
 
@@ -138,10 +141,13 @@ def _interrupt(number: int, frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _fail(message: str, code: int, words: list[str], *, hint: str = "") -> None:
+def _fail(
+    message: str, code: int, *, words: list[str], shown: list[dict[str, Any]], hint: str = ""
+) -> None:
+    """Say what failed; as JSON too, unless figures were shown: stdout holds one document."""
     message = " ".join(message.splitlines())
     click.echo(f"geoseg: {message}{hint}", err=True)
-    if "--json" in words:
+    if "--json" in words and not shown:
         click.echo(json.dumps({"error": message, "exit_code": code}))
 
 

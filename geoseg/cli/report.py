@@ -86,9 +86,13 @@ def _columns() -> int:
 
 
 def show(values: dict[str, Any], *, as_json: bool) -> None:
-    """Print nested values as JSON, NaN as null, or as indented lines."""
+    """Print nested values as JSON, NaN as null, or as indented lines.
+
+    A failure after the JSON adds none of its own.
+    """
     if as_json:
         click.echo(json.dumps(_without_nan(values)))
+        click.get_current_context().obj.append(values)
         return
     for line in _lines(values, ""):
         click.echo(line)
