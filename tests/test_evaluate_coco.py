@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -75,6 +76,21 @@ def test_boxes_may_be_compared_instead_of_masks():
     truth, found = annotated([[(10, 10, 30, 30)]]), collector.finish()
     assert coco_figures(truth, found, kind="bbox").ap == 1
     assert coco_figures(truth, found).ap == 0
+
+
+@pytest.mark.parametrize("area", [0, 80, 1600])
+def test_a_find_is_as_large_as_its_mask_or_its_box_is(area):
+    """A wrong find, small as a mask and medium as a box, comes before a right one of 40 x 40 px."""
+    collector = Collector((BUILDING,))
+    collector.add_image("0.png", SIZE)
+    for box, height, score in (((0, 0, 40, 40), 2, 0.9), ((50, 50, 90, 90), 40, 0.8)):
+        mask = np.zeros(SIZE, bool)
+        mask[box[1] : box[1] + height, box[0] : box[2]] = True
+        collector.add_object(mask, np.array(box, np.float32), 1, score)
+    found = replace(collector.finish(), areas_px2=np.full(2, float(area)))  # what files may say
+    truth = annotated([[(50, 50, 90, 90)]])
+    assert coco_figures(truth, found).ap_medium == 1
+    assert coco_figures(truth, found, kind="bbox").ap_medium == 0.5
 
 
 def test_classes_are_averaged():

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 import numpy as np
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+from pycocotools.mask import area as area_of
 
 from geoseg.errors import ConfigError
 
@@ -38,7 +39,8 @@ _ALL, _SMALL, _MEDIUM, _LARGE = range(4)  # COCO's areas, in its order
 class CocoFigures:
     """COCO's twelve figures, the challenge's two and the curves behind them; NaN where undefined.
 
-    Areas are COCO's: small is below 32 x 32 px, large above 96 x 96.
+    Areas are COCO's: small is below 32 x 32 px, large above 96 x 96. Those of the truth are as its
+    document says; finds are as large as their masks, or their boxes where boxes are compared.
     """
 
     ap: float
@@ -269,8 +271,9 @@ def _records(
         side.images.sizes_hw[side.image_index[inside]].tolist(),
         strict=True,
     )
-    return [
-        {
+    records = []
+    for i, place, label, area, box, crowd, score, size in columns:
+        record = {
             "id": i + 1,  # 0 says unmatched
             "image_id": place,
             "category_id": label,
@@ -278,10 +281,13 @@ def _records(
             "bbox": box,
             "iscrowd": int(crowd) if side.scores is None else 0,
             "score": score,
-            **({"segmentation": side.rle(i, *size)} if masks else {}),
         }
-        for i, place, label, area, box, crowd, score, size in columns
-    ]
+        if masks:
+            record["segmentation"] = side.rle(i, *size)
+        if side.scores is not None:  # a find is as large as what is compared of it
+            record["area"] = float(area_of(record["segmentation"])) if masks else box[2] * box[3]
+        records.append(record)
+    return records
 
 
 def _compact(one: dict[str, Any] | None) -> dict[str, Any] | None:
