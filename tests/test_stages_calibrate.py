@@ -193,7 +193,7 @@ def test_a_map_on_which_nothing_was_found_counts_for_the_threshold_only(
     rewrite(maps[1][0], lambda frame: frame[:0])
     done = call(capsys, "calibrate", *words_, *words(maps[2]))
     assert done.code == 2
-    assert_one_line(done, "two maps", "got 1")
+    assert_one_line(done, "two maps", "got 1: give more, or name one with --method")
 
 
 def test_rows_that_nobody_scored_are_left_out(capsys, tmp_path: Path) -> None:

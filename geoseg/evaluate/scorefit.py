@@ -141,7 +141,7 @@ def cross_validate(maps: Sequence[Judged]) -> dict[str, FitFigures]:
     if len(shown) < 2:
         raise ConfigError(
             "to choose a method by measurement takes two maps or more with footprints in the area "
-            f"that counts, got {len(shown)}"
+            f"that counts, got {len(shown)}: give more, or name one with --method"
         )
     found = {"as they are": figures([_measured(one.scores, one.right) for one in shown])}
     for method in METHODS:
