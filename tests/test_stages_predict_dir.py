@@ -209,7 +209,7 @@ def test_missing_folders_and_bad_outputs_are_one_line(images, tmp_path, capsys):
 def test_a_failure_on_the_way_leaves_the_old_file(images, tmp_path, monkeypatch):
     out = tmp_path / "out.json"
     out.write_text("old")
-    monkeypatch.setattr("geoseg.stages.predict_dir._rle", lambda *_: 1 / 0)
+    monkeypatch.setattr("geoseg.stages.predict_dir.encode_rle", lambda *_: 1 / 0)
     before = snapshot(tmp_path)
     with pytest.raises(ZeroDivisionError):
         predict_dir(images, out, SEES)
