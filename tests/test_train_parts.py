@@ -26,6 +26,7 @@ from geoseg.errors import (
     MissingExtraError,
     ModelError,
     OutputError,
+    ReadError,
 )
 from geoseg.models import build_architecture, load_weights
 from geoseg.models.spec import BUILDING, ModelSpec
@@ -306,6 +307,19 @@ def test_batches_are_the_same_wherever_they_are_made():
     here = images_of(range(4))
     assert images_of(range(4), loaders=1) == here
     assert images_of(range(2, 4)) == here[4:]
+
+
+class Truncated(Noise):
+    def sample(self, index: int, rng: np.random.Generator) -> Sample:
+        raise ReadError(f"{index}.jpg: cannot be read (image file is truncated)")
+
+
+@pytest.mark.parametrize("loaders", [0, 1])
+def test_an_error_of_a_loader_comes_as_it_was_raised(loaders):
+    stream = batches(Truncated(1), range(2), augment="none", batch_size=1, seed=0, loaders=loaders)
+    with pytest.raises(ReadError) as caught:
+        next(stream)
+    assert str(caught.value) == "0.jpg: cannot be read (image file is truncated)"
 
 
 def test_loaders_import_nothing_from_here_and_end_with_their_trainer(tmp_path):

@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from geoseg.data.augment import augmented, make_augmentation
 from geoseg.data.samples import Sample, boxes_of, draw
+from geoseg.errors import GeosegError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -46,8 +47,11 @@ class Shard:
         return range(first, first + batch_size)
 
 
-class _Batches(Dataset[Batch]):
-    """Batch number -> batch."""
+class _Batches(Dataset[Batch | GeosegError]):
+    """Batch number -> batch, or why it cannot be made.
+
+    The error is handed over, not raised: torch would make its loader's traceback the message.
+    """
 
     def __init__(
         self, source: SampleSource, *, augment: str, batch_size: int, seed: int, shard: Shard
@@ -59,11 +63,14 @@ class _Batches(Dataset[Batch]):
         self.shard = shard
         self._transform: Any = None
 
-    def __getitem__(self, number: int) -> Batch:
+    def __getitem__(self, number: int) -> Batch | GeosegError:
         if self._transform is None:
             self._transform = make_augmentation(self.augment)
         numbers = self.shard.numbers(number, self.batch_size)
-        return collate([self._sample(n) for n in numbers])
+        try:
+            return collate([self._sample(n) for n in numbers])
+        except GeosegError as error:
+            return error
 
     def _sample(self, number: int) -> Sample:
         sample = draw(self.source, number, seed=self.seed)
@@ -96,13 +103,13 @@ def batches(
 
     Raises:
         ConfigError: The preset is unknown.
-        ReadError: A chip cannot be read.
+        GeosegError: A chip is not there, cannot be read or is not what its document says.
     """
     make_augmentation(augment)
     dataset = _Batches(
         source, augment=augment, batch_size=batch_size, seed=seed, shard=shard or Shard()
     )
-    loader: DataLoader[Batch] = DataLoader(
+    loader: DataLoader[Batch | GeosegError] = DataLoader(
         dataset,
         sampler=numbers,
         batch_size=None,
@@ -113,7 +120,10 @@ def batches(
         collate_fn=_as_it_is,
         generator=torch.Generator(),  # the network's must not notice when a loader begins
     )
-    yield from loader
+    for batch in loader:
+        if isinstance(batch, GeosegError):
+            raise batch
+        yield batch
 
 
 def _context() -> Any:
