@@ -5,9 +5,16 @@ import sys
 import pytest
 
 from geoseg.config import load_train_config
-from geoseg.errors import ConfigError, GeosegError, InputNotFoundError, MissingExtraError
+from geoseg.errors import (
+    ConfigError,
+    GeosegError,
+    InputNotFoundError,
+    MissingExtraError,
+    ModelError,
+)
 from geoseg.stages.sweep import PLOT_FILE, TABLE_FILE, read_grid, sweep
 from geoseg.stages.train import WEIGHTS_FILE
+from tests.cli_support import call
 from tests.test_house import ROOT
 from tests.test_stages_train import crowdai
 
@@ -35,6 +42,32 @@ def test_each_point_is_trained_once_and_compared(tmp_path):
     assert [path.read_bytes() for path in weights] == before
 
 
+DIVERGING = (*QUICK, "data.towns=1", "optim.warmup_steps=0", "loop.steps=2")
+
+
+def test_a_point_that_fails_is_told_and_the_others_are_trained(tmp_path, capsys):
+    (tmp_path / "grid.yaml").write_text("optim.lr: [1.0e+30, 1.0e-4]")
+    folder = tmp_path / "sweep"
+    words = ("sweep", tmp_path / "grid.yaml", *DIVERGING, "--run-dir", folder, "--json")
+    for _ in range(2):
+        done = call(capsys, *words)
+        assert done.code == 3
+        sound, failed = done.json.values()
+        assert (sound["optim.lr"], "failed" in sound) == (1e-4, False)
+        assert (failed["optim.lr"], failed["ap"]) == (1e30, None)
+        assert "lower optim.lr" in failed["failed"]
+    assert f"failed: {failed['failed']}" in done.err
+    rows = (folder / TABLE_FILE).read_text().splitlines()
+    assert rows[1:] == ["lr-0.0001,0.0001,nan", "lr-1e+30,1e+30,nan"]
+    assert (folder / PLOT_FILE).exists()
+
+
+def test_a_sweep_of_which_nothing_came_says_why(tmp_path):
+    with pytest.raises(ModelError, match=r"lower optim\.lr"):
+        sweep({"optim.lr": [1e30, 1e29]}, tmp_path / "sweep", assignments=DIVERGING)
+    assert not (tmp_path / "sweep" / TABLE_FILE).exists()
+
+
 @pytest.mark.parametrize(
     "text",
     ["", "optim.lr: 3", "lr: [1]", "optim.lr: []", "- 1", "a.b: [1]\nc.d: [" + "1," * 2000 + "]"],
@@ -47,8 +80,9 @@ def test_what_is_no_grid_is_refused(tmp_path, text):
 
 
 def test_an_option_that_is_none_stops_before_training(tmp_path):
-    with pytest.raises(ConfigError, match=r"optim.speed"):
-        sweep({"optim.speed": [1]}, tmp_path / "sweep", assignments=QUICK)
+    with pytest.raises(ConfigError, match=r"optim: lr must be"):
+        sweep({"optim.lr": [1e-4, -1]}, tmp_path / "sweep", assignments=QUICK)
+    assert not (tmp_path / "sweep").exists()
     with pytest.raises(InputNotFoundError):
         read_grid(tmp_path / "none.yaml")
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from geoseg.cli import EXIT_PARTIAL
+
 
 @click.command("sweep")
 @click.argument("grid", type=click.Path(path_type=Path))
@@ -27,7 +29,10 @@ def command(
     *,
     as_json: bool,
 ) -> int:
-    """Train once for each point of GRID, a YAML file such as `optim.lr: [1e-4, 5e-4]`."""
+    """Train once for each point of GRID, a YAML file such as `optim.lr: [1e-4, 5e-4]`.
+
+    Exit code 3 if some runs failed: what came of the others is told all the same.
+    """
     from geoseg.cli.report import show
     from geoseg.stages.sweep import read_grid, sweep
 
@@ -38,5 +43,7 @@ def command(
         assignments=assignments,
         say=lambda line: click.echo(line, err=True),
     )
-    show({run.name: {**run.values, "ap": run.ap} for run in runs}, as_json=as_json)
-    return 0
+    failed = {run.name: {"failed": run.failure} for run in runs if run.failure}
+    table = {run.name: {**run.values, "ap": run.ap, **failed.get(run.name, {})} for run in runs}
+    show(table, as_json=as_json)
+    return EXIT_PARTIAL if failed else 0

@@ -1,6 +1,7 @@
 """Many training runs, one for each point of a grid of options, and which was best.
 
-A run that is done is not done again, so a sweep that was cut goes on.
+A run that is done is not done again, so a sweep that was cut goes on. One that fails is told, and
+leaves the others be.
 """
 
 from __future__ import annotations
@@ -8,12 +9,13 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from geoseg.config import load_train_config, read_yaml
 from geoseg.data.plots import figure_class
-from geoseg.errors import ConfigError
+from geoseg.errors import ConfigError, GeosegError
 from geoseg.files import output_errors, replacing
 from geoseg.stages.train import train_run
 from geoseg.train.journal import VALIDATIONS_FILE, read_rows
@@ -35,7 +37,9 @@ class SweepRun:
     values: dict[str, Any]
     """Option to its value."""
     ap: float
-    """Best AP of its validations; NaN without any."""
+    """Best AP of its validations; NaN without any, and where the run failed."""
+    failure: str = ""
+    """Why it failed, if it did."""
 
 
 def read_grid(path: Path) -> dict[str, list[Any]]:
@@ -79,29 +83,42 @@ def sweep(
         say: Told lines for people who watch.
 
     Returns:
-        The runs, best first.
+        The runs, best first, those that failed last.
 
     Raises:
+        ConfigError: An option of a point is none, or out of its range; nothing was trained.
         MissingExtraError: matplotlib is not installed; nothing was trained.
-        GeosegError: A run fails; those before it are kept.
+        GeosegError: Every run failed; this is the last one's error.
     """
     figure_class()
-    runs: list[SweepRun] = []
+    points = [dict(zip(grid, point, strict=True)) for point in itertools.product(*grid.values())]
+    configs = [load_train_config(config_file, assignments=assignments, options=p) for p in points]
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    for point in itertools.product(*grid.values()):
-        values = dict(zip(grid, point, strict=True))
-        name = "_".join(f"{key.split('.')[-1]}-{value}" for key, value in values.items())
-        name = "".join(c if c.isalnum() or c in "-_.+" else "-" for c in name)[:120]
-        config = load_train_config(config_file, assignments=assignments, options=values)
+    runs: list[SweepRun] = []
+    for values, config in zip(points, configs, strict=True):
+        name = _name(values)
         say(f"run {len(runs) + 1}: {name}")
-        train_run(config, folder / name, say=say)
+        try:
+            train_run(config, folder / name, say=say)
+        except GeosegError as error:
+            say(f"failed: {error}")
+            runs.append(SweepRun(name=name, values=values, ap=math.nan, failure=str(error)))
+            if len(runs) == len(points) and all(run.failure for run in runs):
+                raise
+            continue
         aps = [row["ap"] for row in read_rows(folder / name / VALIDATIONS_FILE)]
-        runs.append(SweepRun(name=name, values=values, ap=max(aps, default=float("nan"))))
-    runs.sort(key=lambda run: (run.ap != run.ap, -run.ap))
+        runs.append(SweepRun(name=name, values=values, ap=max(aps, default=math.nan)))
+    runs.sort(key=lambda run: (bool(run.failure), math.isnan(run.ap), -run.ap))
     _write_table(folder / TABLE_FILE, runs)
     _write_plot(folder / PLOT_FILE, runs)
     return runs
+
+
+def _name(values: dict[str, Any]) -> str:
+    """Return the folder's name of a point."""
+    words = "_".join(f"{key.split('.')[-1]}-{value}" for key, value in values.items())
+    return "".join(c if c.isalnum() or c in "-_.+" else "-" for c in words)[:120]
 
 
 def _write_table(path: Path, runs: list[SweepRun]) -> None:
