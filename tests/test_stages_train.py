@@ -86,8 +86,9 @@ def test_a_run_leaves_weights_that_load_and_what_it_did(tmp_path, town):
         assert picture.width == 6 * 96
 
 
-def test_a_run_that_was_cut_has_the_losses_of_one_that_was_not(tmp_path, monkeypatch):
-    config = quick(loop__steps=6, optim__ema=0.9, data__augment="aerial")
+@pytest.mark.parametrize("log_every", [1, 3])
+def test_a_run_that_was_cut_has_the_losses_of_one_that_was_not(tmp_path, monkeypatch, log_every):
+    config = quick(loop__steps=6, loop__log_every=log_every, optim__ema=0.9, data__augment="aerial")
     train_run(config, tmp_path / "straight")
 
     step, calls = loop.take_step, []

@@ -499,6 +499,10 @@ GOOD = {"step": 3, "best_ap": 0.5, "best_step": 2, "stale": 0, "format": 1, "arc
         json.dumps(GOOD | {"best_ap": math.nan}),
         json.dumps(GOOD | {"best_ap": 10**400}),
         json.dumps(GOOD | {"architecture": 5}),
+        json.dumps(GOOD | {"losses": 5}),
+        json.dumps(GOOD | {"losses": {"loss": "low"}}),
+        json.dumps(GOOD | {"losses": {"loss": math.nan}}),
+        json.dumps(GOOD | {"losses": {"loss": 10**400}}),
     ],
     ids=lambda about: about[:90],
 )

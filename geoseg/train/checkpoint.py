@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import safetensors.torch
@@ -32,6 +32,7 @@ FORMAT = 1
 MAX_CHECKPOINT_BYTES = 4 * MAX_WEIGHTS_BYTES
 """Weights, their average and the optimiser's two moments; a larger file is not read into memory."""
 MAX_STEPS = 10**8  # as many as a run can be told to do
+MAX_TOTAL = 1e15  # of the losses of so many steps
 _META = "geoseg"
 
 
@@ -46,6 +47,8 @@ class Progress:
     best_step: int = 0
     stale: int = 0
     """Validations since the best."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """Totals since the last line of the log, and how many `steps` and `seconds` they are of."""
 
     @classmethod
     def of(cls, values: Mapping[str, Any]) -> Self:
@@ -53,15 +56,22 @@ class Progress:
 
         Raises:
             KeyError: A value is missing.
+            TypeError: The losses are no totals by name.
             ValueError: A value is not what it must be; the message names it.
         """
-        found = {f.name: values[f.name] for f in dataclasses.fields(cls)}
+        found = {name: values[name] for name in ("step", "best_ap", "best_step", "stale")}
+        losses = dict(values.get("losses", {}))  # older checkpoints have none
         for name, value in found.items():
             low, high = (-1, 1) if name == "best_ap" else (0, MAX_STEPS)
-            kinds = (int, float) if name == "best_ap" else (int,)
-            if type(value) not in kinds or not low <= value <= high:
-                raise ValueError(f"{name} must be in [{low}, {high}], got {str(value)[:40]!r}")
-        return cls(**found)
+            _check_number(name, value, low, high, whole=name != "best_ap")
+        for name, value in losses.items():
+            _check_number(f"losses {name[:40]}", value, 0, MAX_TOTAL, whole=name == "steps")
+        return cls(**found, losses=losses)
+
+
+def _check_number(name: str, value: Any, low: float, high: float, *, whole: bool) -> None:
+    if type(value) not in ((int,) if whole else (int, float)) or not low <= value <= high:
+        raise ValueError(f"{name} must be in [{low:g}, {high:g}], got {str(value)[:40]!r}")
 
 
 def save_checkpoint(

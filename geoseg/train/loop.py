@@ -12,7 +12,7 @@ import logging
 import math
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 import numpy as np
 import torch
@@ -98,13 +98,13 @@ def train(
         OutputError: A checkpoint cannot be written; the last good one is left.
     """
     progress = _resume(trainee, config, folder, shard)
-    ends = config.loop.steps
+    ends, saved_every = config.loop.steps, config.loop.checkpoint_every
     stages = Stages(config)
-    losses = Losses()
+    losses = Losses.going_on(progress.losses)
     for step, parts in _steps(source, config, shard, start=progress.step):
         stages.enter(trainee.module, step)
         losses.add(take_step(trainee, parts, config, step))
-        progress = dataclasses.replace(progress, step=step + 1)
+        progress = dataclasses.replace(progress, step=step + 1, losses={})
         done = progress.step
         if journal is not None and _due(done, config.loop.log_every, ends):
             journal.losses(done, losses.take() | {"lr": rate_at(step, config.optim, steps=ends)})
@@ -115,8 +115,8 @@ def train(
         ):
             progress = _validate(trainee, progress, validate, journal, keep_best)
             train_mode(trainee.module, batch_norm=config.network.batch_norm)
-        if journal is not None and _due(done, config.loop.checkpoint_every, ends):
-            _save(trainee, config, folder, progress)
+        if journal is not None and _due(done, saved_every, ends):
+            _save(trainee, config, folder, dataclasses.replace(progress, losses=losses.kept()))
         if _is_stale(progress, config, trainee.device):
             log.info("no better AP in %d validations: the run ends early", progress.stale)
             break
@@ -130,6 +130,20 @@ class Losses:
     totals: dict[str, float] = dataclasses.field(default_factory=dict)
     steps: int = 0
     since: float = dataclasses.field(default_factory=time.perf_counter)
+
+    @classmethod
+    def going_on(cls, kept: Mapping[str, float]) -> Self:
+        """Return what `kept` said when a checkpoint was made."""
+        totals = dict(kept)
+        steps, seconds = int(totals.pop("steps", 0)), totals.pop("seconds", 0.0)
+        return cls(totals=totals, steps=steps, since=time.perf_counter() - seconds)
+
+    def kept(self) -> dict[str, float]:
+        """Return the totals for a checkpoint, with the steps and seconds they are of."""
+        if not self.steps:
+            return {}
+        seconds = time.perf_counter() - self.since
+        return {**self.totals, "steps": self.steps, "seconds": seconds}
 
     def add(self, values: Mapping[str, float]) -> None:
         """Add a step's."""
