@@ -179,6 +179,16 @@ def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
     assert not (tmp_path / "run" / WEIGHTS_FILE).exists()
 
 
+@pytest.mark.parametrize("changes", [
+    {"loop__steps": 1}, {"loop__checkpoint_every": 1}, {"loop__steps": 1, "optim__ema": 0.9},
+])  # fmt: skip
+def test_weights_that_a_step_threw_away_are_not_kept(tmp_path, changes):
+    config = quick(optim__lr=1e30, optim__warmup_steps=0, **changes)
+    with pytest.raises(ModelError, match=r"weights are up to 1.06e\+30 after step 1: lower"):
+        train_run(config, tmp_path / "run")
+    assert not list((tmp_path / "run").glob("*.safetensors"))
+
+
 def test_gradients_of_several_batches_make_one_step(tmp_path):
     """Two batches of one chip move the weights as a batch of two: losses are means over chips."""
     config = quick(loop__steps=2, optim__accumulate=2)

@@ -21,7 +21,7 @@ from geoseg.train.batches import batches
 from geoseg.train.checkpoint import Progress, load_checkpoint, save_checkpoint
 from geoseg.train.network import free_layers, train_mode
 from geoseg.train.optim import rate_at
-from geoseg.train.trainee import take_step
+from geoseg.train.trainee import check_weights, take_step
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -94,7 +94,7 @@ def train(
         shard: This process's place among several; only the first writes and validates.
 
     Raises:
-        ModelError: The loss is no number any more.
+        ModelError: The loss or the weights are no numbers any more, or absurd ones.
         OutputError: A checkpoint cannot be written; the last good one is left.
     """
     progress = _resume(trainee, config, folder, shard)
@@ -106,6 +106,8 @@ def train(
         losses.add(take_step(trainee, parts, config, step))
         progress = dataclasses.replace(progress, step=step + 1, losses={})
         done = progress.step
+        if any(_due(done, n, ends) for n in (config.loop.validate_every, saved_every)):
+            check_weights(trainee.module, done)
         if journal is not None and _due(done, config.loop.log_every, ends):
             journal.losses(done, losses.take() | {"lr": rate_at(step, config.optim, steps=ends)})
         if (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +15,18 @@ from geoseg.train.optim import Average, make_optimizer, rate_at, set_rate
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from torch import nn
     from torchvision.models.detection import MaskRCNN
 
     from geoseg.train.batches import Batch
     from geoseg.train.options import TrainConfig
+
+MAX_LOSS = 1e6
+"""No network that learns has more: untrained ones begin with 4 to 46, a ResNet-101 of random
+weights, whose norms do not hold its values down, with up to 60,000."""
+MAX_WEIGHT = 1e6
+"""Nor such a weight: those of the architectures begin below 12."""
+REMEDY = "lower optim.lr or raise optim.warmup_steps"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -87,7 +94,7 @@ def take_step(
         Each loss and their sum, `loss`: means over the batches.
 
     Raises:
-        ModelError: The loss is no number.
+        ModelError: The loss is no number, or above `MAX_LOSS`; nothing was moved.
     """
     rate = rate_at(step, config.optim, steps=config.loop.steps)
     set_rate(trainee.optimizer, rate)
@@ -102,10 +109,10 @@ def take_step(
             totals[name] = totals.get(name, torch.zeros(())) + value.detach().float().cpu()
     means = {name.removeprefix("loss_"): float(v) / len(parts) for name, v in totals.items()}
     means["loss"] = sum(means.values())
-    if not math.isfinite(means["loss"]):
+    if not means["loss"] <= MAX_LOSS:  # NaN is not either
         raise ModelError(
-            f"the loss is {means['loss']} at step {step + 1} with a learning rate of {rate:.2g}: "
-            "lower optim.lr or raise optim.warmup_steps; the last checkpoint is from before"
+            f"the loss is {means['loss']:.3g} at step {step + 1} with a learning rate of "
+            f"{rate:.2g}: {REMEDY}"
         )
     if config.optim.clip_norm:
         trainee.scaler.unscale_(trainee.optimizer)
@@ -116,6 +123,17 @@ def take_step(
     if trainee.average is not None:
         trainee.average.update(trainee.module, step)
     return means
+
+
+def check_weights(module: nn.Module, step: int) -> None:
+    """Refuse weights that a step threw away, before anything is done with them.
+
+    Raises:
+        ModelError: A weight is no number, or beyond `MAX_WEIGHT`.
+    """
+    largest = float(torch.stack([p.detach().abs().max() for p in module.parameters()]).max())
+    if not largest <= MAX_WEIGHT:
+        raise ModelError(f"the weights are up to {largest:.3g} after step {step}: {REMEDY}")
 
 
 def autocast(trainee: Trainee) -> contextlib.AbstractContextManager[Any]:
