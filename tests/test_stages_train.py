@@ -322,6 +322,21 @@ def test_a_manifest_chooses_the_chips(tmp_path):
     train_run(config, tmp_path / "run")
 
 
+@pytest.mark.parametrize("other", [{"data__towns": 0}, {"data__towns": 1}])
+def test_a_split_without_chips_is_refused(tmp_path, other):
+    root = crowdai(tmp_path / "data")
+    choices = {"train": SplitChoice(kept=("elsewhere.png",)), "val": SplitChoice(kept=())}
+    write_manifest(tmp_path / "m.json", Manifest(splits=choices))
+    chosen = quick(data__root=str(root), data__manifest=str(tmp_path / "m.json"), **other)
+    with pytest.raises(ConfigError, match=r"m.json keeps none of the chips of .*annotation.json"):
+        train_run(chosen, tmp_path / "run")
+    path = root / "train" / "annotation.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"images": [], "annotations": []}))
+    with pytest.raises(ConfigError, match=r"train.annotation.json holds no chip"):
+        train_run(quick(data__root=str(root), **other), tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
 def test_a_chip_of_another_size_than_its_document_says_is_named(tmp_path):
     root = crowdai(tmp_path / "data")
     for path in (root / "train" / "images").iterdir():

@@ -46,8 +46,8 @@ def training_source(options: DataOptions) -> tuple[SampleSource, tuple[Category,
     """Return where a run's samples come from, and the classes in them.
 
     Raises:
-        ConfigError: There is nothing to train on, or outlines without a class meet chips of other
-            classes than theirs.
+        ConfigError: There is nothing to train on, train has no chips, or outlines without a class
+            meet chips of other classes than theirs.
         VectorError: Outlines cannot be read or do not touch their scene.
         SceneError: A raster cannot be used.
         InputNotFoundError: A file does not exist.
@@ -62,6 +62,7 @@ def training_source(options: DataOptions) -> tuple[SampleSource, tuple[Category,
         weights += [options.towns_weight / options.towns] * options.towns
     if options.root is not None:
         chips = _split(options, "train")
+        _check_chips(options, chips)
         categories = chips.annotations.categories
         _check_classes(options, categories)
         sources.append(chips)
@@ -72,6 +73,18 @@ def training_source(options: DataOptions) -> tuple[SampleSource, tuple[Category,
     if options.copy_paste:
         return CopyPaste(source=mixture, chance=options.copy_paste), categories
     return mixture, categories
+
+
+def _check_chips(options: DataOptions, chips: AnnotatedChips) -> None:
+    if len(chips):
+        return
+    document = find_split(Path(str(options.root)), "train", small=options.small).document
+    if options.manifest is not None:
+        raise ConfigError(
+            f"{options.manifest} keeps none of the chips of {document}: make it with "
+            "geoseg data dedupe from the same folder"
+        )
+    raise ConfigError(f"{document} holds no chip to train on: check data.root")
 
 
 def _check_classes(options: DataOptions, categories: tuple[Category, ...]) -> None:
