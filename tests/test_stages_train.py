@@ -164,6 +164,21 @@ def test_nothing_to_train_on_is_said_and_leaves_the_folder_for_another_try(tmp_p
     assert train_run(quick(loop__steps=1), tmp_path / "run").progress.step == 1
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"data__augment": "foo"}, "augment must be one of none, .*got 'foo'"),
+        ({"network__train_layers": "nomatch"}, "train_layers 'nomatch' matches no layer"),
+        ({"network__stages": [[0.5, "4+"], [0.9, "nomatch"]]}, "'nomatch' matches no layer"),
+        ({"network__stages": [[0.9, "["]]}, "regular expression, got '\\['"),
+    ],
+)
+def test_what_is_refused_leaves_the_folder_for_the_mended_command(tmp_path, changes, message):
+    with pytest.raises(ConfigError, match=message):
+        train_run(quick(**changes), tmp_path / "run")
+    assert not list((tmp_path / "run").iterdir())
+
+
 def test_a_loss_that_is_no_number_stops_the_run(tmp_path, monkeypatch):
     forward = make_trainee
 

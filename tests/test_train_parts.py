@@ -82,6 +82,12 @@ def random_network(**words) -> torch.nn.Module:
         (DataOptions, {"copy_paste": 1.5}),
         (DataOptions, {"loaders": -1}),
         (DataOptions, {"towns": -1}),
+        (DataOptions, {"val_gsd_m": (0.15, 0.0)}),
+        (DataOptions, {"val_gsd_m": (-0.3,)}),
+        (DataOptions, {"val_gsd_m": (float("nan"),)}),
+        (NetworkOptions, {"stages": ((0.5, "4+"), (2.0, "all"))}),
+        (NetworkOptions, {"stages": ((1.0, "all"),)}),
+        (NetworkOptions, {"stages": ((-0.1, "all"),)}),
     ],
 )
 def test_bad_options_are_refused_by_name(kind, words):

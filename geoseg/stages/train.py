@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from geoseg import __version__
 from geoseg.config import dump_config, load_train_config
+from geoseg.data.augment import make_augmentation
 from geoseg.errors import ConfigError, OutputError
 from geoseg.files import check_parent, output_errors, replacing
 from geoseg.models import BUILDING, ModelSpec
@@ -24,7 +25,7 @@ from geoseg.models.weights import save_weights
 from geoseg.train.checkpoint import checkpoint_step
 from geoseg.train.journal import RunJournal
 from geoseg.train.loop import CHECKPOINT, train
-from geoseg.train.network import build_network
+from geoseg.train.network import build_network, check_layers
 from geoseg.train.processes import describe_devices, joined_processes
 from geoseg.train.sources import training_source, validation_set
 from geoseg.train.trainee import Trainee, make_trainee
@@ -79,9 +80,10 @@ def train_run(
         Where it stands, and the spec of the weights.
 
     Raises:
-        ConfigError: The folder holds a run of another config, or there is nothing to train on or
-            to measure.
-        ModelError: The initial weights do not fit, or the loss is no number any more.
+        ConfigError: The folder holds a run of another config, there is nothing to train on or
+            to measure, or no such augmentation or layers; no run is left.
+        ModelError: The initial weights do not fit, or the loss or the weights are no numbers any
+            more.
         OutputError: The folder cannot be written to.
         DeviceError: The device is not there.
     """
@@ -94,6 +96,8 @@ def train_run(
             config.network, num_classes=len(categories) + 1, size_px=config.data.size_px
         )
         _tell(initial, say)
+        make_augmentation(config.data.augment)
+        check_layers(module, config.network)
         spec = _spec(config, categories, module)
         trainee = make_trainee(module, config, device)
         if shard.rank == 0:

@@ -146,6 +146,24 @@ def free_layers(module: nn.Module, layers: str, *, batch_norm: str = "frozen") -
     Raises:
         ConfigError: The expression is none, or no layer matches.
     """
+    chosen = _learning(module, layers, batch_norm=batch_norm)
+    for name, parameter in module.named_parameters():
+        parameter.requires_grad = name in chosen
+    return sum(p.numel() for p in module.parameters() if p.requires_grad)
+
+
+def check_layers(module: nn.Module, options: NetworkOptions) -> None:
+    """Refuse what `free_layers` would refuse in any stage of a run; the network stays as it is.
+
+    Raises:
+        ConfigError: As `free_layers`.
+    """
+    for layers in (options.train_layers, *(layers for _, layers in options.stages)):
+        _learning(module, layers, batch_norm=options.batch_norm)
+
+
+def _learning(module: nn.Module, layers: str, *, batch_norm: str) -> set[str]:
+    """Return the names of the parameters that learn."""
     try:
         patterns = [re.compile(p) for p in STAGE_LAYERS.get(layers, (layers,))]
     except re.error as error:
@@ -153,16 +171,16 @@ def free_layers(module: nn.Module, layers: str, *, batch_norm: str = "frozen") -
             f"train_layers must be {', '.join(STAGE_LAYERS)} or a regular expression, "
             f"got {layers[:60]!r} ({error})"
         ) from error
-    for name, parameter in module.named_parameters():
-        parameter.requires_grad = any(p.search(name) for p in patterns)
-    if batch_norm == "frozen":
-        for norm in body_norms(module):
-            for parameter in norm.parameters(recurse=False):
-                parameter.requires_grad = False
-    count = sum(p.numel() for p in module.parameters() if p.requires_grad)
-    if not count:
+    held = list(body_norms(module)) if batch_norm == "frozen" else []
+    frozen = {id(p) for norm in held for p in norm.parameters(recurse=False)}
+    chosen = {
+        name
+        for name, parameter in module.named_parameters()
+        if id(parameter) not in frozen and any(p.search(name) for p in patterns)
+    }
+    if not chosen:
         raise ConfigError(f"train_layers {layers[:60]!r} matches no layer that can learn")
-    return count
+    return chosen
 
 
 def body_norms(module: nn.Module) -> Iterator[nn.Module]:

@@ -75,6 +75,9 @@ class DataOptions:
         _between("val_towns", self.val_towns, 0, 1000)
         _between("val_limit", self.val_limit, 1, 10**6)
         _between("copy_paste", self.copy_paste, 0, 1)
+        for gsd_m in self.val_gsd_m:
+            if not 0 < gsd_m < math.inf:
+                raise ConfigError(f"val_gsd_m must be above 0, got {gsd_m}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,6 +109,9 @@ class NetworkOptions:
         _between("rois", self.rois, 4, 4096)
         _between("proposals", self.proposals, 4, 10_000)
         _between("stages", len(self.stages), 0, 20)
+        for share, _ in self.stages:
+            if not 0 <= share < 1:
+                raise ConfigError(f"stages must begin at shares in [0, 1) of the run, got {share}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
