@@ -21,7 +21,7 @@ from geoseg.data.cocowrite import write_coco
 from geoseg.data.collect import Collector
 from geoseg.data.manifest import Manifest, SplitChoice, write_manifest
 from geoseg.errors import ConfigError, FormatError, InputNotFoundError, ModelError, OutputError
-from geoseg.models import ARCHITECTURES, load_model
+from geoseg.models import ARCHITECTURES, find_model, load_model
 from geoseg.models.spec import Category
 from geoseg.stages.train import CONFIG_FILE, ENVIRONMENT_FILE, WEIGHTS_FILE, train_run
 from geoseg.testing import make_town, write_town
@@ -285,6 +285,36 @@ def test_crowdais_layout_is_trained_and_validated_on(tmp_path):
     assert summary.spec is not None
     assert [c.name for c in summary.spec.categories] == ["kind0", "kind1"]
     assert len(read_rows(tmp_path / "run" / VALIDATIONS_FILE)) == 1
+
+
+BUNDLED = "maskrcnn_lite0"
+
+
+def test_weights_begun_from_others_keep_their_licence_and_credits(tmp_path):
+    theirs = find_model(BUNDLED).spec
+    root = crowdai(tmp_path / "data", classes=2)
+    said: list[str] = []
+    lines = [theirs.attribution[1], "Outlines: my town"]
+    config = quick(data__root=str(root), data__towns=0, loop__steps=1, network__init=BUNDLED,
+                   about__attribution=lines)  # fmt: skip
+    spec = train_run(config, tmp_path / "run", say=said.append).spec
+    assert spec is not None
+    assert spec.licence == theirs.licence
+    assert spec.attribution == (*theirs.attribution, "Outlines: my town")
+    left = "roi_heads.box_predictor (4 of 4), roi_heads.mask_predictor (2 of 4)"
+    assert [line for line in said if "6 left random" in line and line.endswith(left)]
+
+    weights = str(tmp_path / "run" / WEIGHTS_FILE)
+    config = quick(loop__steps=1, network__init=weights, about__licence="CC0-1.0")
+    again = train_run(config, tmp_path / "again").spec
+    assert again is not None
+    assert (again.licence, again.attribution) == ("CC0-1.0", spec.attribution)
+
+    (tmp_path / "run" / WEIGHTS_FILE).with_suffix(".json").unlink()
+    config = quick(loop__steps=1, network__init=weights)
+    bare = train_run(config, tmp_path / "bare").spec
+    assert bare is not None
+    assert (bare.licence, bare.attribution) == ("unknown", ())
 
 
 def only(document: Path, *ids: int) -> None:

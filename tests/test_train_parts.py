@@ -174,8 +174,20 @@ def test_another_number_of_classes_leaves_out_the_predictors_alone():
 
 def test_weights_that_fit_nothing_are_refused():
     module = random_network()
-    with pytest.raises(ModelError, match="fit no layer"):
+    with pytest.raises(ModelError, match="0 of the 1 layers of the initial weights fit"):
         fill(module, {"something.else": torch.zeros(3)})
+
+
+def test_weights_of_another_architecture_are_refused():
+    options = NetworkOptions(init="maskrcnn_lite0", architecture="maskrcnn_resnet50_fpn")
+    with pytest.raises(ModelError, match=r"5 of the \d+ layers .*check network.architecture"):
+        build_network(options, num_classes=2, size_px=96)
+
+
+def test_a_body_alone_is_enough():
+    module = random_network(architecture="maskrcnn_resnet50_fpn")
+    body = {k: v for k, v in module.state_dict().items() if k.startswith("backbone.body.")}
+    assert len(fill(module, body).loaded) == len(body)
 
 
 def test_unknown_first_weights_are_refused(tmp_path):

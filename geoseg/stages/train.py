@@ -10,6 +10,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
+from collections import Counter
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +26,8 @@ from geoseg.models.weights import save_weights
 from geoseg.train.checkpoint import checkpoint_step
 from geoseg.train.journal import RunJournal
 from geoseg.train.loop import CHECKPOINT, train
-from geoseg.train.network import build_network, check_layers
+from geoseg.train.network import build_network, check_layers, initial_spec
+from geoseg.train.options import UNKNOWN
 from geoseg.train.processes import describe_devices, joined_processes
 from geoseg.train.sources import training_source, validation_set
 from geoseg.train.trainee import Trainee, make_trainee
@@ -194,17 +196,30 @@ def _git_revision() -> str | None:
 
 
 def _tell(initial: Initialised, say: Callable[[str], None]) -> None:
-    own = [name for name in initial.left if not name.startswith("backbone.body.")]
-    body = len(initial.left) - len(own)
-    if initial.loaded and initial.left:
-        say(
-            f"initial weights: {len(initial.loaded)} tensors loaded, {len(initial.left)} left "
-            f"random ({body} of the body), such as {', '.join(initial.left[:3])}"
-        )
+    """Name what was left random, by the parts of the network."""
+    if not (initial.loaded and initial.left):
+        return
+    left = Counter(map(_part, initial.left))
+    every = left + Counter(map(_part, initial.loaded))
+    parts = ", ".join(f"{part} ({count} of {every[part]})" for part, count in left.items())
+    say(
+        f"initial weights: {len(initial.loaded)} tensors loaded, {len(initial.left)} left random: "
+        f"{parts}"
+    )
+
+
+def _part(name: str) -> str:
+    """Return which part of a network a layer is in, such as roi_heads.box_predictor."""
+    return ".".join(name.split(".")[:2])
 
 
 def _spec(config: TrainConfig, categories: tuple[Category, ...], module: Any) -> ModelSpec:
-    about = config.about
+    """Return the spec of the run's weights; licence and credits of those it begins with stay."""
+    about, first = config.about, initial_spec(config.network)
+    licence, credits_ = about.licence, about.attribution
+    if first is not None:
+        licence = first.licence if licence == UNKNOWN else licence
+        credits_ = tuple(dict.fromkeys((*first.attribution, *credits_)))
     mean, std = module.transform.image_mean, module.transform.image_std
     return ModelSpec(
         name=about.name,
@@ -215,8 +230,8 @@ def _spec(config: TrainConfig, categories: tuple[Category, ...], module: Any) ->
         mean=(mean[0], mean[1], mean[2]),
         std=(std[0], std[1], std[2]),
         sha256=None,
-        licence=about.licence,
-        attribution=about.attribution,
+        licence=licence,
+        attribution=credits_,
         data=about.data,
         version="1",
         mask_scores=config.network.mask_scores,

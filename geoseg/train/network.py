@@ -14,7 +14,7 @@ from torchvision.models import detection
 from torchvision.models.detection import MaskRCNN
 
 from geoseg.errors import ConfigError, MissingExtraError, ModelError
-from geoseg.models import build_architecture, find_model
+from geoseg.models import ModelSpec, build_architecture, find_model, list_models
 from geoseg.models.precision import decode_in_single_precision
 from geoseg.models.weights import read_pickled_state, read_state
 from geoseg.train.checkpoint import checkpoint_weights, is_checkpoint
@@ -70,7 +70,7 @@ def build_network(
         The network in training mode, and which layers its weights filled.
 
     Raises:
-        ModelError: There is no such architecture, or weights that fit nothing in it.
+        ModelError: There is no such architecture, or weights that are not of it.
         MissingExtraError: The package with the initial weights is not installed.
         InputNotFoundError: The weights file does not exist, or cannot be fetched.
         FormatError: The weights file is corrupt.
@@ -110,6 +110,19 @@ def initial_state(options: NetworkOptions, module: nn.Module) -> Mapping[str, Te
     return read_state(source.weights, sha256=source.spec.sha256)
 
 
+def initial_spec(options: NetworkOptions) -> ModelSpec | None:
+    """Return the spec of the weights a run begins with, where they have one.
+
+    Raises:
+        FormatError: The spec is not one.
+    """
+    path = Path(options.init)
+    if path.suffix == ".safetensors":
+        beside = path.with_suffix(".json")
+        return ModelSpec.read(beside) if beside.exists() else None
+    return find_model(options.init).spec if options.init in list_models() else None
+
+
 def fill(module: nn.Module, state: Mapping[str, Tensor]) -> Initialised:
     """Load the tensors that fit into a network and say which did not.
 
@@ -117,13 +130,16 @@ def fill(module: nn.Module, state: Mapping[str, Tensor]) -> Initialised:
     rest is loaded, which is what fine-tuning wants.
 
     Raises:
-        ModelError: Not one tensor fits.
+        ModelError: Less than half of the tensors, or of the network's where those are fewer, fit.
     """
     own = module.state_dict()
     fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
     counters = [k for k in own if k.endswith("num_batches_tracked")]
-    if not fits:
-        raise ModelError("the initial weights fit no layer of the network: check the architecture")
+    if 2 * len(fits) < min(len(state), len(own)) or not fits:
+        raise ModelError(
+            f"{len(fits)} of the {len(state)} layers of the initial weights fit the network: "
+            "check network.architecture and network.init"
+        )
     module.load_state_dict(fits, strict=False)
     return Initialised(
         loaded=tuple(fits),

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from geoseg.errors import ConfigError
 
+UNKNOWN = "unknown"
 _STRICT: dict[str, str] = {"extra": "forbid"}
 
 
@@ -197,9 +198,11 @@ class AboutOptions:
     __pydantic_config__: ClassVar[dict[str, str]] = _STRICT
 
     name: str = "model"
-    licence: str = "unknown"
+    licence: str = UNKNOWN
+    """Where unknown, that of the weights it begins with, if they have a spec."""
     attribution: tuple[str, ...] = ()
-    """Lines to show wherever results of the model are published."""
+    """Lines to show wherever results of the model are published, after those of the weights it
+    begins with."""
     data: str = ""
     """What it was trained on, in a sentence."""
     gsd_range_m: tuple[float, float] | None = None
