@@ -414,11 +414,11 @@ def test_every_architecture_trains(tmp_path, name):
 @pytest.mark.slow
 def test_two_processes_train_together(tmp_path):
     config = tmp_path / "config.yaml"
-    config.write_text(dump_config(quick()))
+    config.write_text(dump_config(quick(network__init="imagenet")))
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "-m"]
     train = ["geoseg", "train", "--config", str(config), "--run-dir", str(tmp_path / "run")]
     done = subprocess.run(
-        [*torchrun, *train],
+        [*torchrun, *train, "--json"],
         capture_output=True,
         text=True,
         timeout=300,
@@ -426,6 +426,8 @@ def test_two_processes_train_together(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["steps"] == 4, "one of them speaks"
+    assert done.stderr.count("initial weights") == 1
     assert len(losses(tmp_path / "run")) == 4
     load_model(str(tmp_path / "run" / WEIGHTS_FILE), device="cpu")
 

@@ -12,6 +12,7 @@ import functools
 import importlib
 import json
 import logging
+import os
 import signal
 import sys
 import threading
@@ -147,7 +148,9 @@ def _fail(
     """Say what failed; as JSON too, unless figures were shown: stdout holds one document."""
     message = " ".join(message.splitlines())
     click.echo(f"geoseg: {message}{hint}", err=True)
-    if "--json" in words and not shown:
+    # Of the processes that torchrun starts, the first one speaks for all.
+    first = words[:1] != ["train"] or os.environ.get("RANK", "0") == "0"
+    if "--json" in words and first and not shown:
         click.echo(json.dumps({"error": message, "exit_code": code}))
 
 

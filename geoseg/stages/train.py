@@ -97,7 +97,8 @@ def train_run(
         module, initial = build_network(
             config.network, num_classes=len(categories) + 1, size_px=config.data.size_px
         )
-        _tell(initial, say)
+        if shard.rank == 0:
+            _tell(initial, say)
         make_augmentation(config.data.augment)
         check_layers(module, config.network)
         spec = _spec(config, categories, module)
