@@ -32,6 +32,7 @@ from geoseg.train.options import DataOptions, SceneData, TrainConfig
 from geoseg.train.sources import training_source, validation_set
 from geoseg.train.trainee import make_trainee
 from geoseg.vector import read_vector
+from tests.cli_support import call
 from tests.test_train_parts import Noise, no_space
 
 if TYPE_CHECKING:
@@ -108,6 +109,29 @@ def test_a_run_that_was_cut_has_the_losses_of_one_that_was_not(tmp_path, monkeyp
     assert losses(tmp_path / "cut") == losses(tmp_path / "straight")
     ends = [(tmp_path / name / WEIGHTS_FILE).read_bytes() for name in ("cut", "straight")]
     assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize(
+    ("last", "says"),
+    [
+        (0, "has no checkpoint yet: the same command again begins anew"),
+        (3, "holds a checkpoint of step 2: the same command again goes on from there"),
+    ],
+)
+def test_a_run_that_is_interrupted_says_how_it_goes_on(tmp_path, monkeypatch, capsys, last, says):
+    (tmp_path / "config.yaml").write_text(dump_config(quick()))
+    step = loop.take_step
+
+    def dies(trainee, parts, config, number):
+        if number == last:
+            raise KeyboardInterrupt
+        return step(trainee, parts, config, number)
+
+    monkeypatch.setattr(loop, "take_step", dies)
+    words = ("--config", tmp_path / "config.yaml", "--run-dir", tmp_path / "run")
+    done = call(capsys, "train", *words)
+    assert done.code == 1
+    assert done.err.splitlines()[-1] == f"geoseg: interrupted; {tmp_path / 'run'} {says}"
 
 
 def test_a_finished_run_may_be_made_longer(tmp_path):

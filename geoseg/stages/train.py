@@ -11,7 +11,7 @@ import json
 import platform
 import subprocess
 from collections import Counter
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,7 +34,7 @@ from geoseg.train.trainee import Trainee, make_trainee
 from geoseg.train.validate import Validator
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from geoseg.models import Category
     from geoseg.train.checkpoint import Progress
@@ -86,6 +86,7 @@ def train_run(
             to measure, or no such augmentation or layers; no run is left.
         ModelError: The initial weights do not fit, or the loss or the weights are no numbers any
             more.
+        KeyboardInterrupt: It was interrupted; the message says how it goes on.
         OutputError: The folder cannot be written to.
         DeviceError: The device is not there.
     """
@@ -105,7 +106,8 @@ def train_run(
         trainee = make_trainee(module, config, device)
         if shard.rank == 0:
             _describe(folder, config)
-        with _journal(folder, say) if shard.rank == 0 else nullcontext() as journal:
+        to_write = _journal(folder, say) if shard.rank == 0 else nullcontext()
+        with _resumable(folder), to_write as journal:
             validator = Validator(checks, spec=spec) if checks else None
             progress = train(
                 trainee,
@@ -123,6 +125,17 @@ def train_run(
                 _keep_last(trainee, spec, folder)
             written = ModelSpec.read((folder / WEIGHTS_FILE).with_suffix(".json"))
         return TrainSummary(folder=folder, progress=progress, spec=written, left=initial.left)
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        step = checkpoint_step(folder / CHECKPOINT)
+        kept = f"holds a checkpoint of step {step}" if step else "has no checkpoint yet"
+        goes_on = "goes on from there" if step else "begins anew"
+        raise KeyboardInterrupt(f"{folder} {kept}: the same command again {goes_on}") from error
 
 
 def _journal(folder: Path, say: Callable[[str], None]) -> RunJournal:
