@@ -2,8 +2,9 @@
 
     python pipelines/train_crowdai.py /data/crowdai -o out --config configs/crowdai-mask-rcnn.yaml
 
-The data's official splits leak: most chips of val are in train too. So the network is trained on
-what `dedupe` leaves of train, and measured twice, on the official val and on its clean part. Run
+What breaks training is mended or left out first, in copies of the documents. The data's official
+splits leak: most chips of val are in train too. So the network is trained on what `dedupe` leaves
+of train, and measured twice, on the official val, as far as it is sound, and on its clean part. Run
 again, it goes on where it stopped. No algorithm lives here.
 """
 
@@ -16,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from geoseg.config import load_config, load_train_config
-from geoseg.data.check import check
+from geoseg.data.check import fix
 from geoseg.data.cocofile import read_coco
 from geoseg.data.dedupe import clean_manifest, find_duplicates, take_prints
-from geoseg.data.layout import find_split
+from geoseg.data.layout import Split, find_split
 from geoseg.data.manifest import write_manifest
 from geoseg.errors import GeosegError
+from geoseg.files import output_errors
 from geoseg.stages.base import Tally
 from geoseg.stages.evaluate import evaluate_chips, evaluate_model, read_truth, report_chips
 from geoseg.stages.modelcard import write_model_card
@@ -29,8 +31,6 @@ from geoseg.stages.train import WEIGHTS_FILE, train_run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from geoseg.data.layout import Split
 
 LIMITS = "Trained on one data set of one resolution: check a sample before use anywhere else."
 
@@ -41,9 +41,7 @@ def main(words: Sequence[str] | None = None) -> int:
     options = _parse(words)
     try:
         splits = [find_split(options.root, name, small=options.small) for name in ("train", "val")]
-        options.output.mkdir(parents=True, exist_ok=True)
-        for split in splits:
-            report_findings(split)
+        splits = [mend(split, options.output / "data") for split in splits]
         manifest = options.output / "clean.json"
         if not manifest.exists():
             make_manifest(splits, manifest)
@@ -57,10 +55,18 @@ def main(words: Sequence[str] | None = None) -> int:
     return 0
 
 
-def report_findings(split: Split) -> None:
-    """Print what is wrong with a split; training leaves out what cannot be used."""
-    found = check(split.document, split.images)
-    print(f"{split.name}: {len(found.annotations.images)} chips, {found.counts() or 'sound'}")
+def mend(split: Split, root: Path) -> Split:
+    """Return the split with a clean copy of its document, below a root that training takes."""
+    folder = root / split.name
+    images, document = folder / "images", folder / "annotation.json"
+    with output_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        if not images.is_symlink():
+            images.symlink_to(split.images.resolve(), target_is_directory=True)
+    if not document.exists():
+        found = fix(split.document, split.images, document)
+        print(f"{split.name}: {len(found.annotations.images)} chips, {found.counts() or 'sound'}")
+    return Split(name=split.name, images=images, document=document)
 
 
 def make_manifest(splits: Sequence[Split], path: Path) -> None:
@@ -69,15 +75,16 @@ def make_manifest(splits: Sequence[Split], path: Path) -> None:
         s.name: [s.images / name for name in read_coco(s.document).images.file_names]
         for s in splits
     }
-    found = find_duplicates(take_prints(chips))
+    folders = {s.name: s.images for s in splits}
+    found = find_duplicates(take_prints(chips, folders=folders))
     write_manifest(path, clean_manifest(found))
     print(f"{found.n_groups} different chips; of val, {found.leaks()['val', 'train']} are in train")
 
 
 def train(options: argparse.Namespace, manifest: Path) -> Path:
     """Train on the clean part of train; return the weights."""
-    words = [f"data.root={options.root}", f"data.manifest={manifest}", *options.set]
-    words += ["data.small=true"] if options.small else []
+    root = options.output / "data"
+    words = [f"data.root={root}", f"data.manifest={manifest}", *options.set]
     config = load_train_config(options.config, assignments=words)
     train_run(config, options.output / "run", say=print)
     return Path(options.output, "run", WEIGHTS_FILE)

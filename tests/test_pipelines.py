@@ -19,6 +19,16 @@ from tests.test_stages_train import crowdai
 
 PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
 ORACLE = "model.name=geoseg.testing:oracle"
+QUICK = (
+    "network.init=random",
+    "network.rois=16",
+    "network.proposals=50",
+    "loop.steps=1",
+    "loop.batch_size=1",
+    "loop.device=cpu",
+    "data.size_px=96",
+    "data.loaders=0",
+)
 
 
 def pipeline(name):
@@ -107,17 +117,7 @@ def test_crowdai_is_cleaned_trained_on_measured_and_described(tmp_path, capsys):
     for path in sorted((root / "train" / "images").iterdir())[1:]:  # the first one leaks
         pixels = rng.integers(0, 255, (12, 12, 3)).astype(np.uint8)
         Image.fromarray(pixels).resize((96, 96)).save(path)
-    quick = [
-        "network.init=random",
-        "network.rois=16",
-        "network.proposals=50",
-        "loop.steps=1",
-        "loop.batch_size=1",
-        "loop.device=cpu",
-        "data.size_px=96",
-        "data.loaders=0",
-    ]
-    words = [str(root), "-o", str(out), *(word for q in quick for word in ("--set", q))]
+    words = [str(root), "-o", str(out), *(word for q in QUICK for word in ("--set", q))]
 
     assert pipeline("train_crowdai").main(words) == 0
 
@@ -127,6 +127,35 @@ def test_crowdai_is_cleaned_trained_on_measured_and_described(tmp_path, capsys):
     assert "| official val |" in card
     assert "| clean val |" in card
     assert (out / "official-val.html").exists()
+
+
+def test_crowdai_is_mended_before_it_is_used(tmp_path, capsys):
+    root, out = crowdai(tmp_path / "data"), tmp_path / "out"
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        (root / split / "images" / "sub").mkdir()
+        path = root / split / "annotation.json"
+        document = json.loads(path.read_text())
+        for chip in document["images"]:
+            moved = root / split / "images" / "sub" / chip["file_name"]
+            (root / split / "images" / chip["file_name"]).unlink()
+            pixels = rng.integers(0, 255, (12, 12, 3)).astype(np.uint8)
+            Image.fromarray(pixels).resize((96, 96)).save(moved)
+            chip["file_name"] = f"sub/{chip['file_name']}"
+        moved.unlink()
+        document["annotations"][0]["segmentation"] = [[1, 2, "x", 4]]
+        path.write_text(json.dumps(document))
+    words = [str(root), "-o", str(out), *(word for q in QUICK for word in ("--set", q))]
+
+    for _ in range(2):
+        assert pipeline("train_crowdai").main(words) == 0
+
+    text = capsys.readouterr().out
+    (line,) = [line for line in text.splitlines() if line.startswith("train: 4 chips")]
+    assert "'malformed annotation': 1" in line
+    assert "'missing image file': 1" in line
+    kept = json.loads((out / "clean.json").read_text())["splits"]["train"]["kept"]
+    assert kept == [f"sub/{i:012d}.png" for i in range(3)]
 
 
 def test_crowdai_that_is_not_there_is_one_line(tmp_path, capsys):
