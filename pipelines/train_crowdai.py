@@ -22,7 +22,7 @@ from geoseg.data.cocofile import read_coco
 from geoseg.data.dedupe import clean_manifest, find_duplicates, take_prints
 from geoseg.data.layout import Split, find_split
 from geoseg.data.manifest import write_manifest
-from geoseg.errors import GeosegError
+from geoseg.errors import ConfigError, GeosegError
 from geoseg.files import output_errors
 from geoseg.stages.base import Tally
 from geoseg.stages.evaluate import evaluate_chips, evaluate_model, read_truth, report_chips
@@ -58,11 +58,13 @@ def main(words: Sequence[str] | None = None) -> int:
 def mend(split: Split, root: Path) -> Split:
     """Return the split with a clean copy of its document, below a root that training takes."""
     folder = root / split.name
-    images, document = folder / "images", folder / "annotation.json"
+    images, document = folder / "images", folder / split.document.name
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not images.is_symlink():
             images.symlink_to(split.images.resolve(), target_is_directory=True)
+    if images.resolve() != split.images.resolve():
+        raise ConfigError(f"{folder} is a copy of {images.resolve()}: choose another --output")
     if not document.exists():
         found = fix(split.document, split.images, document)
         print(f"{split.name}: {len(found.annotations.images)} chips, {found.counts() or 'sound'}")
@@ -85,6 +87,7 @@ def train(options: argparse.Namespace, manifest: Path) -> Path:
     """Train on the clean part of train; return the weights."""
     root = options.output / "data"
     words = [f"data.root={root}", f"data.manifest={manifest}", *options.set]
+    words += ["data.small=true"] if options.small else []
     config = load_train_config(options.config, assignments=words)
     train_run(config, options.output / "run", say=print)
     return Path(options.output, "run", WEIGHTS_FILE)

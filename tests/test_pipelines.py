@@ -157,6 +157,10 @@ def test_crowdai_is_mended_before_it_is_used(tmp_path, capsys):
     kept = json.loads((out / "clean.json").read_text())["splits"]["train"]["kept"]
     assert kept == [f"sub/{i:012d}.png" for i in range(3)]
 
+    words[0] = str(crowdai(tmp_path / "other"))
+    assert pipeline("train_crowdai").main(words) == 1
+    assert "choose another --output" in capsys.readouterr().err
+
 
 def test_crowdai_that_is_not_there_is_one_line(tmp_path, capsys):
     assert pipeline("train_crowdai").main([str(tmp_path), "-o", str(tmp_path / "out")]) == 1
