@@ -474,6 +474,14 @@ def test_a_killed_run_leaves_no_process_behind_and_goes_on(tmp_path):
     assert train_run(shorter, tmp_path / "run").progress.step == done + 2
 
 
+def test_the_first_of_several_processes_tells_their_errors(monkeypatch, capsys):
+    for rank, lines in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("RANK", rank)
+        done = call(capsys, "train", "optim.lr=-1", "--json")
+        assert done.code == 2
+        assert len(done.out.splitlines()) == lines
+
+
 def alive(group: int) -> bool:
     try:
         os.killpg(group, 0)
