@@ -33,6 +33,7 @@ from geoseg.train.sources import training_source, validation_set
 from geoseg.train.trainee import make_trainee
 from geoseg.vector import read_vector
 from tests.cli_support import call
+from tests.test_house import ROOT
 from tests.test_train_parts import Noise, no_space
 
 if TYPE_CHECKING:
@@ -433,6 +434,16 @@ def test_every_architecture_trains(tmp_path, name):
     assert summary.spec is not None
     assert summary.spec.architecture == name
     load_model(str(tmp_path / "run" / WEIGHTS_FILE), device="cpu")
+
+
+@pytest.mark.slow
+def test_the_smoke_recipe_does_what_it_says(tmp_path):
+    config = load_train_config(ROOT / "configs" / "smoke.yaml", options={"loop.device": "cpu"})
+    train_run(config, tmp_path / "run")
+    means = losses(tmp_path / "run")
+    assert means[-1] < 0.7 * means[0]
+    (validation,) = read_rows(tmp_path / "run" / VALIDATIONS_FILE)
+    assert validation["ap50"] > 0.5
 
 
 @pytest.mark.slow
