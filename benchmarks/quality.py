@@ -330,7 +330,9 @@ def as_markdown(table: Mapping[str, Worth]) -> str:
 def main(words: list[str]) -> None:
     """Print the table, keeping detections in a folder where one is named."""
     with TemporaryDirectory(prefix="geoseg-quality-") as work:
-        table = ablation(Path(words[0] if words else work))
+        folder = Path(words[0] if words else work)
+        folder.mkdir(parents=True, exist_ok=True)
+        table = ablation(folder)
     print(as_markdown(table) if table else NOT_HERE)
 
 
