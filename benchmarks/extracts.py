@@ -15,8 +15,8 @@ import numpy as np
 import shapely
 
 from benchmarks.rows import Row, at_least, at_most
+from geoseg.frames import ground_frame, moved
 from geoseg.osm.conflate.compare import conflate
-from geoseg.osm.conflate.ground import ground_frame, moved
 from geoseg.osm.conflate.pairs import overlapping_pairs
 from geoseg.osm.conflate.rules import ConflateOptions
 from geoseg.osm.mapped.near import Near

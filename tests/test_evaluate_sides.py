@@ -85,6 +85,18 @@ def test_a_house_has_its_size_on_the_ground_in_any_crs(crs: str, lon: float, lat
     assert metric_shapes(frame(crs=crs), given)[1][0].area == pytest.approx(240, rel=5e-3)
 
 
+def test_a_stray_row_changes_nothing_for_the_others() -> None:
+    houses = [box(500_000 + 30 * i, 9_500_000, 500_010 + 30 * i, 9_500_020) for i in range(3)]
+    stray = frame(*houses, box(1e8, 1e8, 1e8 + 10, 1e8 + 10))
+    assert metric_crs(stray) == UTM
+    found, _ = sides(stray, frame(*houses), within=None)
+    assert shapely.area(found.shapes[:3]).tolist() == pytest.approx([200] * 3)
+    degrees = frame(*houses).to_crs("EPSG:4326")
+    endless = frame(*degrees.geometry, box(0, 0, np.inf, 1), crs="EPSG:4326")
+    found, _ = sides(endless, degrees, within=None)
+    assert shapely.area(found.shapes).tolist() == pytest.approx([200] * 3, rel=2e-3)
+
+
 def test_what_lies_nowhere_on_the_earth_is_refused() -> None:
     lost = frame(box(1e12, 1e12, 2e12, 2e12))
     with pytest.raises(VectorError, match="lie nowhere on the Earth"):

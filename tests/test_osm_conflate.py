@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from osm_support import EVERYWHERE, EXTRACTS
 
 from geoseg.errors import ConfigError
+from geoseg.frames import ground_frame, moved
 from geoseg.osm.conflate.compare import conflate, near_footprints
-from geoseg.osm.conflate.ground import ground_frame, moved
 from geoseg.osm.conflate.judge import judge
 from geoseg.osm.conflate.offset import estimate_offset
 from geoseg.osm.conflate.pairs import (

@@ -335,6 +335,11 @@ def test_weights_begun_from_others_keep_their_licence_and_credits(tmp_path):
     assert again is not None
     assert (again.licence, again.attribution) == ("CC0-1.0", spec.attribution)
 
+    config = quick(loop__steps=1, network__init=str(tmp_path / "run" / loop.CHECKPOINT))
+    average = train_run(config, tmp_path / "average").spec
+    assert average is not None
+    assert (average.licence, average.attribution) == (spec.licence, spec.attribution)
+
     (tmp_path / "run" / WEIGHTS_FILE).with_suffix(".json").unlink()
     config = quick(loop__steps=1, network__init=weights)
     bare = train_run(config, tmp_path / "bare").spec

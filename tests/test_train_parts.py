@@ -174,14 +174,28 @@ def test_another_number_of_classes_leaves_out_the_predictors_alone():
 
 def test_weights_that_fit_nothing_are_refused():
     module = random_network()
-    with pytest.raises(ModelError, match="0 of the 1 layers of the initial weights fit"):
+    with pytest.raises(ModelError, match=r"of another network \(0 of their 1 layers fit\)"):
         fill(module, {"something.else": torch.zeros(3)})
 
 
 def test_weights_of_another_architecture_are_refused():
     options = NetworkOptions(init="maskrcnn_lite0", architecture="maskrcnn_resnet50_fpn")
-    with pytest.raises(ModelError, match=r"5 of the \d+ layers .*check network.architecture"):
+    with pytest.raises(ModelError, match=r"of another network \(5 of .*check network.architecture"):
         build_network(options, num_classes=2, size_px=96)
+
+
+def test_a_body_of_another_depth_is_refused():
+    shallow, deep = (random_network(architecture=f"maskrcnn_resnet{n}_fpn") for n in (50, 101))
+    for module, state in ((shallow, deep.state_dict()), (deep, shallow.state_dict())):
+        with pytest.raises(ModelError, match=r"of another network \((307|291) of"):
+            fill(module, state)
+
+
+def test_a_body_with_and_without_counters_is_the_same():
+    first, second = (random_network(architecture=f"maskrcnn_resnet50_fpn{v}") for v in ("", "_v2"))
+    for module, other in ((first, second), (second, first)):
+        body = {k for k in module.state_dict() if k.startswith("backbone.body.")}
+        assert not body & set(fill(module, other.state_dict()).left)
 
 
 def test_a_body_alone_is_enough():

@@ -16,8 +16,8 @@ import shapely
 from affine import Affine
 
 from geoseg.errors import SceneError, VectorError
+from geoseg.frames import ground_frame
 from geoseg.grid import Grid
-from geoseg.osm.conflate.ground import ground_frame
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -102,21 +102,22 @@ def metric_crs(*frames: gpd.GeoDataFrame) -> CRS:
     """
     crs: CRS = frames[0].crs
     for frame in frames:
-        if len(frame) and np.isfinite(frame.total_bounds).all():
+        bounds = frame.bounds.to_numpy()
+        bounds = bounds[np.isfinite(bounds).all(axis=1)]
+        if len(bounds):
             crs = frame.crs
-            return crs if crs.is_projected and _is_metric(frame) else _around(frame)
+            middle_xy = np.median(bounds[:, :2] + bounds[:, 2:], axis=0) / 2  # strays do not count
+            return crs if crs.is_projected and _is_metric(crs, *middle_xy) else _around(frame)
     return crs  # nothing to measure
 
 
-def _is_metric(frame: gpd.GeoDataFrame) -> bool:
-    """Say whether a unit is a metre at the middle, along the axes and between them."""
-    west, south, east, north = frame.total_bounds.tolist()
-    middle = Affine.translation((west + east) / 2, (south + north) / 2)
-    turned = (middle @ Affine.rotation(turn_deg) for turn_deg in (0, 45))
-    grids = [Grid(crs=frame.crs, transform=t, height=1, width=1) for t in turned]
+def _is_metric(crs: CRS, x: float, y: float) -> bool:
+    """Say whether a unit is a metre at a place, along the axes and between them."""
+    turned = (Affine.translation(x, y) @ Affine.rotation(turn_deg) for turn_deg in (0, 45))
+    grids = [Grid(crs=crs, transform=t, height=1, width=1) for t in turned]
     try:
         units_m = np.array([grid.pixel_size_m for grid in grids])
-    except SceneError:  # the middle has no place on the Earth, as of data around a pole
+    except SceneError:  # no place on the Earth, as the middle of data around a pole may be
         return False
     return bool(np.abs(units_m - 1).max() < METRE_TOLERANCE)
 
@@ -130,7 +131,10 @@ def _around(frame: gpd.GeoDataFrame) -> CRS:
 
 
 def _valid_shapes(frame: gpd.GeoDataFrame, crs: CRS) -> Shapes:
-    return _mended(frame.geometry.to_crs(crs).to_numpy())
+    """Return valid shapes; what has no place in the CRS is None."""
+    shapes = frame.geometry.to_crs(crs).to_numpy().copy()
+    shapes[~np.isfinite(shapely.bounds(shapes)).all(axis=1) & ~shapely.is_empty(shapes)] = None
+    return _mended(shapes)
 
 
 def _mended(shapes: Shapes) -> Shapes:

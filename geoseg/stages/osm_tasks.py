@@ -11,7 +11,7 @@ import numpy as np
 from geoseg import __version__
 from geoseg.files import check_apart, check_output, staged
 from geoseg.footprints import concat_footprints
-from geoseg.osm.conflate.ground import ground_frame, moved
+from geoseg.frames import ground_frame, moved
 from geoseg.osm.maproulette import write_tasks
 from geoseg.osm.objects.build import build
 from geoseg.osm.objects.outlines import ranges, take_polygons

