@@ -98,6 +98,14 @@ def test_copies_and_leaks_are_counted(capsys, root, tmp_path):
     assert len(json.loads(manifest.read_text())["splits"]["train"]["dropped"]) == 4
 
 
+def test_leaks_are_not_left_uncounted_where_val_is_misnamed(capsys, root, tmp_path):
+    (root / "val" / "annotation.json").rename(root / "val" / "annots.json")
+    done = call(capsys, "data", "dedupe", str(root), "--manifest", str(tmp_path / "m.json"))
+    assert done.code == 2
+    assert_one_line(done, "no annotations of split 'val'")
+    assert not (tmp_path / "m.json").exists()
+
+
 def test_stats_are_shown(capsys, root, tmp_path):
     done = call(capsys, "data", "stats", str(root), "--gsd", "0.3")
     assert "n_objects: 4" in done.out

@@ -399,6 +399,16 @@ def test_splits_without_annotations_are_passed_over(tmp_path):
         find_split(tmp_path, "test")
 
 
+@pytest.mark.parametrize("name", ["train", "val"])
+def test_of_splits_only_test_is_passed_over(tmp_path, name):
+    for split in ("train", "val"):
+        (tmp_path / split / "images").mkdir(parents=True)
+        (tmp_path / split / "annotation.json").write_text("{}")
+    (tmp_path / name / "annotation.json").rename(tmp_path / name / "annots.json")
+    with pytest.raises(InputNotFoundError, match=f"no annotations of split '{name}': .*must hold"):
+        find_splits(tmp_path)
+
+
 def test_what_is_missing_is_said(tmp_path):
     with pytest.raises(InputNotFoundError, match=r"no annotations of split 'val': .*must hold"):
         find_split(tmp_path, "val")

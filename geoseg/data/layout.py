@@ -64,16 +64,17 @@ def escapes(name: str) -> bool:
 
 
 def find_splits(root: Path, *, small: bool = False) -> list[Split]:
-    """Return all splits below a folder that have annotations; crowdAI's test images have none.
+    """Return all splits below a folder, but for a test without annotations, as crowdAI's is.
 
     Raises:
-        InputNotFoundError: There is none.
+        InputNotFoundError: There is none, or train or val has no annotations.
     """
     there = [name for name in SPLITS if (root / name).is_dir()]
-    annotated = [n for n in there if _first_file(root / n, _documents(small=small))]
     if not there:
         raise InputNotFoundError(f"{root} must hold at least one of {', '.join(SPLITS)}")
-    return [find_split(root, name, small=small) for name in annotated or there]
+    documents = _documents(small=small)
+    needed = [n for n in there if n != "test" or _first_file(root / n, documents)]
+    return [find_split(root, name, small=small) for name in needed or there]
 
 
 def _documents(*, small: bool) -> tuple[str, ...]:
