@@ -59,15 +59,21 @@ def mend(split: Split, root: Path) -> Split:
     """Return the split with a clean copy of its document, below a root that training takes."""
     folder = root / split.name
     images, document = folder / "images", folder / split.document.name
+    if folder.resolve() == split.document.parent.resolve():
+        raise ConfigError(f"{folder} is the data set itself: choose another --output")
     with output_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         if not images.is_symlink():
             images.symlink_to(split.images.resolve(), target_is_directory=True)
     if images.resolve() != split.images.resolve():
         raise ConfigError(f"{folder} is a copy of {images.resolve()}: choose another --output")
-    if not document.exists():
+    if not document.exists():  # made once: a training that goes on keeps its data
         found = fix(split.document, split.images, document)
         print(f"{split.name}: {len(found.annotations.images)} chips, {found.counts() or 'sound'}")
+    elif document.stat().st_mtime_ns < split.document.stat().st_mtime_ns:
+        raise ConfigError(
+            f"{split.document} has changed since {document} was made: choose another --output"
+        )
     return Split(name=split.name, images=images, document=document)
 
 
@@ -94,14 +100,15 @@ def train(options: argparse.Namespace, manifest: Path) -> Path:
 
 
 def measure(weights: Path, val: Split, manifest: Path, folder: Path) -> dict[str, dict[str, float]]:
-    """Score the weights on the official and on the clean val, with a page each."""
+    """Score the weights on the official val, as it was mended, and on its clean part."""
     model = load_config(options={"model.name": str(weights), "model.score": 0.05}).model
     scores = {}
-    for name, chosen in (("official val", None), ("clean val", manifest)):
+    for name, chosen in (("official val, mended", None), ("clean val", manifest)):
         truth = read_truth(val.document, manifest=chosen, split="val")
         results = evaluate_model(truth, val.images, model, Tally())
         found = evaluate_chips(truth, results)
-        report_chips(folder / f"{name.replace(' ', '-')}.html", found, images=val.images)
+        page = folder / f"{name.partition(',')[0].replace(' ', '-')}.html"
+        report_chips(page, found, images=val.images)
         scores[name] = found.figures.as_dict()
         print(f"{name}: AP {found.figures.ap:.3f}, AP50 {found.figures.ap50:.3f}")
     return scores

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 from pathlib import Path
 
 import geopandas as gpd
@@ -13,8 +14,11 @@ import shapely
 from PIL import Image
 
 from geoseg.config import load_config
+from geoseg.data.layout import find_split
+from geoseg.errors import ConfigError
 from geoseg.osm.exchange.changes import read_changes
 from geoseg.testing import make_town, write_town
+from tests.cli_support import snapshot
 from tests.test_stages_train import crowdai
 
 PIPELINES = Path(__file__).resolve().parents[1] / "pipelines"
@@ -124,7 +128,7 @@ def test_crowdai_is_cleaned_trained_on_measured_and_described(tmp_path, capsys):
     text = capsys.readouterr().out
     assert "7 different chips; of val, 1 are in train" in text
     card = (out / "run" / "model.md").read_text()
-    assert "| official val |" in card
+    assert "| official val, mended |" in card
     assert "| clean val |" in card
     assert (out / "official-val.html").exists()
 
@@ -160,6 +164,33 @@ def test_crowdai_is_mended_before_it_is_used(tmp_path, capsys):
     words[0] = str(crowdai(tmp_path / "other"))
     assert pipeline("train_crowdai").main(words) == 1
     assert "choose another --output" in capsys.readouterr().err
+
+
+def test_crowdai_is_not_trained_on_a_copy_of_what_has_changed_since(tmp_path):
+    train_crowdai = pipeline("train_crowdai")
+    split = find_split(crowdai(tmp_path / "data"), "val")
+    copy = train_crowdai.mend(split, tmp_path / "out")
+    assert train_crowdai.mend(split, tmp_path / "out") == copy
+    before = copy.document.read_bytes()
+
+    later = copy.document.stat().st_mtime_ns + 1_000_000
+    os.utime(split.document, ns=(later, later))
+
+    with pytest.raises(ConfigError, match=r"annotation.json has changed .*choose another --output"):
+        train_crowdai.mend(split, tmp_path / "out")
+    assert copy.document.read_bytes() == before
+
+
+def test_crowdai_writes_nothing_into_the_data_set(tmp_path, capsys):
+    root = crowdai(tmp_path / "data")
+    for split in ("train", "val"):
+        (root / split / "images").rename(root / split / "chips")
+    before = snapshot(root)
+
+    assert pipeline("train_crowdai").main([str(root), "-o", str(tmp_path)]) == 1
+
+    assert "is the data set itself: choose another --output" in capsys.readouterr().err
+    assert snapshot(root) == before
 
 
 def test_crowdai_that_is_not_there_is_one_line(tmp_path, capsys):
