@@ -94,17 +94,21 @@ def test_runs_without_a_box_have_theirs(tmp_path):
 
 
 def test_what_is_sound_stays_in_the_clean_copy(tmp_path):
-    """Doubled ids, malformed boxes and nameless categories take no object away."""
+    """Doubled ids, malformed boxes and polygons, nameless categories take no object away."""
     faults = [annotation(0, segmentation=[square(2, y)], bbox=[2, y, 6, 6]) for y in range(9)]
     faults[4] |= {"bbox": "none"}
+    faults[5] |= {"segmentation": [square(2, 5), []]}
     path, images = data_set(tmp_path, faults, categories=[{"id": 100, "name": ""}])
     found = fix(path, images, tmp_path / "clean.json")
-    assert found.counts() == {"duplicate annotation id": 8, "bad category": 1, "malformed box": 1}
+    assert found.counts() == {
+        "duplicate annotation id": 8, "bad category": 1, "malformed box": 1,
+        "malformed polygon": 1,
+    }  # fmt: skip
     assert check(tmp_path / "clean.json", images).findings == ()
     clean = read_coco(tmp_path / "clean.json")
     assert clean.ids.tolist() == list(range(1, 10))
     assert clean.boxes_xywh[4].tolist() == [2, 4, 6, 6]
-    assert clean.categories[0].name == "100"
+    assert clean.categories[0].name == "category 100"
 
 
 def test_faults_of_images_and_categories_are_found(tmp_path):

@@ -232,10 +232,41 @@ def test_what_can_be_put_right_is_told_and_read(tmp_path):
     read = read_coco(written(tmp_path, value), findings=findings)
     assert read.ids.tolist() == [0, 0, 0]
     assert read.boxes_xywh.tolist() == [[10, 4, 10, 4], [2, 3, 10, 6], [0, 0, 1, 5]]
-    assert [c.name for c in read.categories] == ["100"]
+    assert [c.name for c in read.categories] == ["category 100"]
     assert sorted(f.kind for f in findings) == [
         "bad category", *["duplicate annotation id"] * 2, *["malformed box"] * 3,
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["1", "category 1"])
+def test_a_nameless_category_gets_no_name_that_another_has(tmp_path, name):
+    categories = [{"id": 1, "name": ""}, {"id": 2, "name": name}, {"id": 100, "name": []}]
+    findings = []
+    read = read_coco(written(tmp_path, document(categories=categories)), findings=findings)
+    names = [c.name for c in read.categories]
+    assert names[1:] == [name, "category 100"]
+    assert names[0].startswith("category 1")
+    assert len(set(names)) == 3
+    assert [f.kind for f in findings] == ["bad category"] * 2
+
+
+@pytest.mark.parametrize("ring", [[], [1, 2, 3], [1e9, 2, 3, 4, 5, 6]])
+def test_a_malformed_polygon_spoils_no_other_of_its_object(tmp_path, ring):
+    findings = []
+    path = written(tmp_path, broken(segmentation=[ring, SQUARE]))
+    read = read_coco(path, findings=findings)
+    assert read.ids.tolist() == [2, 1, 9]
+    assert [r.ravel().tolist() for r in read.segments.rings(1)] == [SQUARE]
+    assert [(f.kind, f.annotation) for f in findings] == [("malformed polygon", 1)]
+    with pytest.raises(FormatError, match="annotation 1: malformed polygon: a polygon"):
+        read_coco(path)
+
+
+def test_an_outline_of_malformed_polygons_alone_is_left_out(tmp_path):
+    findings = []
+    read = read_coco(written(tmp_path, broken(segmentation=[[], [1, 2, 3]])), findings=findings)
+    assert read.ids.tolist() == [2, 9]
+    assert [f.kind for f in findings] == ["malformed annotation"]
 
 
 def test_a_bad_category_spoils_no_other(tmp_path):

@@ -58,8 +58,9 @@ def read_coco(path: Path, *, findings: list[Finding] | None = None) -> Annotatio
     Args:
         path: The JSON file.
         findings: Where given, records that cannot be used are left out and told here, and so is
-            what can be put right in others: a malformed box, an id that comes twice, a category
-            without a name. Otherwise the first one is an error.
+            what can be put right in others: a malformed box, a malformed polygon beside a sound
+            one, an id that comes twice, a category without a name. Otherwise the first one is an
+            error.
 
     Returns:
         Its chips and objects, sorted by chip.
@@ -138,7 +139,8 @@ def _decode(path: Path, kind: Any, what: str) -> Any:
 def _reason(error: Exception, data: bytes) -> str:
     """Return what is wrong with JSON; say so where it is a number that Python's json writes."""
     at = re.search(r"\(byte (\d+)\)", str(error))
-    word = re.match(rb"NaN|Infinity", data[int(at[1]) :][:8]) if at else None
+    start = int(at[1]) if at else 0
+    word = re.match(rb"NaN|Infinity", data[start : start + 8])
     if at and word:
         return f"{word[0].decode()} at byte {at[1]}, which JSON does not have"
     return str(error)[:160]
@@ -190,18 +192,30 @@ def _categories(
         by_id[category.id] = category.name
     if not by_id:
         tell(Finding(kind="no category", message="a document must have at least one category"))
+    taken = {name for name in by_id.values() if isinstance(name, str)}
     categories = list[Category]()
     for key in sorted(by_id):
+        spare = _spare_name(key, taken)
         try:
-            categories.append(_category(len(categories) + 1, key, by_id[key], tell))
+            categories.append(_category(len(categories) + 1, key, by_id[key], spare, tell))
         except ConfigError as error:
             tell(Finding(kind="bad category", message=str(error)))
     return tuple(categories), {c.id: c.label for c in categories}
 
 
-def _category(label: int, ident: int, name: Any, tell: Callable[[Finding], None]) -> Category:
-    """Return a category; one without a usable name is told and called by its id."""
-    by_id = Category(label=label, id=ident, name=str(ident))
+def _spare_name(ident: int, taken: set[str]) -> str:
+    """Return what a category is called by its id, unlike any name of the document."""
+    name = f"category {ident}"
+    while name in taken:
+        name += "_"
+    return name
+
+
+def _category(
+    label: int, ident: int, name: Any, spare: str, tell: Callable[[Finding], None]
+) -> Category:
+    """Return a category; one without a usable name is told and called by the spare one."""
+    by_id = Category(label=label, id=ident, name=spare)
     try:
         return Category(label=label, id=ident, name=name)
     except ConfigError as error:

@@ -179,7 +179,7 @@ class Columns:
         if self._scored:  # both as pycocotools' loadRes
             area = None if box is None else box[2] * box[3]
             segmentation = [_box_ring(box)] if segmentation is None else segmentation
-        rings, runs = _outline(segmentation, height, width)
+        rings, runs = _outline(segmentation, height, width, problems)
         if box is None or area is None:
             own_box, own_area = _extent(rings, runs, height, width, box=box)
             box, area = box or own_box, own_area if area is None else area
@@ -208,8 +208,12 @@ _EMPTY: dict[str, NDArray[Any]] = {
 
 
 def _outline(
-    segmentation: list[list[float]] | _Runs | None, height: int, width: int
+    segmentation: list[list[float]] | _Runs | None,
+    height: int,
+    width: int,
+    problems: list[tuple[str, str]],
 ) -> tuple[list[list[float]], bytes]:
+    """Return an outline's rings or its runs; malformed rings beside sound ones are problems."""
     if segmentation is None:
         return [], b""
     if isinstance(segmentation, _Runs):
@@ -220,12 +224,21 @@ def _outline(
             return [], pack_runs(counts, height, width)
         check_runs(counts.encode(), height, width)
         return [], counts.encode()
-    for ring in segmentation:
-        if len(ring) % 2 or len(ring) < 2:
-            raise FormatError(f"a polygon must be x, y, x, y ..., got {len(ring)} numbers")
-        if not math.isfinite(sum(ring)) or max(map(abs, ring)) > MAX_SIDE_PX:
-            raise FormatError("a polygon's numbers must be finite pixels")
-    return [ring for ring in segmentation if ring], b""
+    faults = [_ring_fault(ring) for ring in segmentation]
+    rings = [ring for ring, fault in zip(segmentation, faults, strict=True) if fault is None]
+    bad = [fault for fault in faults if fault is not None]
+    if bad and not rings:
+        raise FormatError(bad[0])
+    problems += [("malformed polygon", fault) for fault in bad]
+    return rings, b""
+
+
+def _ring_fault(ring: list[float]) -> str | None:
+    if len(ring) % 2 or len(ring) < 2:
+        return f"a polygon must be x, y, x, y ..., got {len(ring)} numbers"
+    if not math.isfinite(sum(ring)) or max(map(abs, ring)) > MAX_SIDE_PX:
+        return "a polygon's numbers must be finite pixels"
+    return None
 
 
 def _is_box(box: Any) -> bool:
