@@ -87,8 +87,8 @@ def read_coco(path: Path, *, findings: list[Finding] | None = None) -> Annotatio
 def read_results(path: Path, truth: Annotations) -> Annotations:
     """Read results in COCO's form: a list of image_id, category_id, segmentation and score.
 
-    As in pycocotools, a `bbox` gives the area, and the mask where there is no segmentation; without
-    one, box and area are those of the mask. Ids are not read.
+    As in pycocotools, a `bbox` gives the mask where there is no segmentation, and without one the
+    box is that of the mask. Areas are those of the masks. Ids and areas are not read.
 
     Args:
         path: The JSON file.

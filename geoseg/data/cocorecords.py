@@ -176,8 +176,8 @@ class Columns:
             if box not in (None, []):
                 problems.append(("malformed box", f"{_BOX_MUST}, got {str(box)[:60]}"))
             box = None
-        if self._scored:  # both as pycocotools' loadRes
-            area = None if box is None else box[2] * box[3]
+        if self._scored:
+            area = None  # finds are as large as their masks, whatever a file says
             segmentation = [_box_ring(box)] if segmentation is None else segmentation
         rings, runs = _outline(segmentation, height, width, problems)
         if box is None or area is None:
