@@ -36,10 +36,11 @@ def test_what_is_wrong_is_shown_and_mended(capsys, root, tmp_path):
     assert "--fix is for one document" in refused.err
 
 
-def test_a_clean_copy_does_not_replace_what_it_is_of(capsys, root):
+@pytest.mark.parametrize(("verb", "option"), [("check", "--fix"), ("dedupe", "--manifest")])
+def test_what_is_written_does_not_replace_what_it_is_of(capsys, root, verb, option):
     document = root / "train" / "annotation.json"
     before = document.read_bytes()
-    done = call(capsys, "data", "check", str(document), "--fix", str(document))
+    done = call(capsys, "data", verb, str(document), option, str(document))
     assert done.code == 2
     assert "is an input of this run too" in done.err
     assert document.read_bytes() == before
@@ -60,15 +61,6 @@ def test_where_nothing_can_be_written_nothing_is_read(capsys, tmp_path, verb, op
         assert done.code == 2
         assert_one_line(done)
         assert words in done.err
-
-
-def test_a_manifest_does_not_replace_what_it_is_of(capsys, root):
-    document = root / "val" / "annotation.json"
-    before = document.read_bytes()
-    done = call(capsys, "data", "dedupe", str(root), "--manifest", str(document))
-    assert done.code == 2
-    assert "is an input of this run too" in done.err
-    assert document.read_bytes() == before
 
 
 def test_chips_in_folders_keep_their_folders_names(capsys, root, tmp_path):
